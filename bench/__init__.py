@@ -1,0 +1,1 @@
+"""Measurements against peers and the demonstration: real studies, real associations, one run."""

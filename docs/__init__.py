@@ -1,0 +1,1 @@
+"""Documents, and the generator of the parts that code already says."""

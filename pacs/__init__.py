@@ -1,0 +1,1 @@
+"""The application: an archive that speaks DICOM on every side."""

@@ -1,0 +1,258 @@
+"""The archive, put together: every concrete class is named here and nowhere else.
+
+``open_archive`` gives one process's ``Archive``; the command line uses its
+services as they are, ``pacs.app.serve`` puts service classes in front of them.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pydicom.config
+from pydicom.dataset import Dataset
+
+from config.load import Loaded
+from config.settings import Settings
+from pacs.app.extension import Attached, Extension, installed
+from pacs.app.provided import OURS
+from pacs.core.errors import NotInitialized
+from pacs.core.identifiers import AETitle, TransferSyntaxUID
+from pacs.core.ports import AuditTrail, Gate
+from pacs.core.records import Place
+from pacs.observe.audit import FileAuditTrail
+from pacs.services.conflict import Conflicts
+from pacs.services.delete import Deletions
+from pacs.services.find import Find
+from pacs.services.gate import AskingGate, LoopbackGate
+from pacs.services.header import read_dataset
+from pacs.services.ls import Listing
+from pacs.services.peer import Peers
+from pacs.services.reindex import Reindex
+from pacs.services.retrieve import Retrieve
+from pacs.services.stats import Statistics
+from pacs.services.store import Ingest
+from pacs.services.verify import Verification
+from processing.datasets.transcode import SandboxedTranscoder
+from scu.store import StoreSCU
+from storage.database.conflict import ConflictTable
+from storage.database.connection import Database
+from storage.database.decisions import Decisions
+from storage.database.delete import DeletionTable
+from storage.database.find import DatabaseFindIndex
+from storage.database.peer import DatabaseSnapshots, PeerTable
+from storage.database.reindex import WholeIndex
+from storage.database.retrieve import DatabaseRetrieveIndex
+from storage.database.stats import DatabaseCounts
+from storage.database.store import DatabaseRecords
+from storage.instances.disk import DiskStore
+from storage.journal import Journal
+
+# Odd values are the field's daily bread: pydicom's warnings would quote them, patient data included.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """Everything one process knows of the archive."""
+
+    home: Path
+    settings: Settings
+    gate: AskingGate
+    audit: AuditTrail
+    database: Database
+    store: DiskStore
+    transcoder: SandboxedTranscoder
+    snapshots: DatabaseSnapshots
+    ingest: Ingest
+    find: Find
+    retrieve: Retrieve
+    peers: Peers
+    listing: Listing
+    statistics: Statistics
+    deletions: Deletions
+    conflicts: Conflicts
+    verification: Verification
+    reindex: Reindex
+    extensions: Mapping[str, Attached]
+
+
+def store_folder(home: Path, settings: Settings) -> Path:
+    """Where instances are kept."""
+    return home / settings.storage.path
+
+
+@contextmanager
+def open_archive(
+    home: Path,
+    loaded: Loaded,
+    *,
+    gate: Gate | None = None,
+    extensions: Sequence[Extension] | None = None,
+) -> Iterator[Archive]:
+    """Open the archive of a home that ``initialize`` has made. Raises ``NotInitialized``.
+
+    ``extensions`` are attached after ours; those installed unless given.
+    """
+    if not store_folder(home, loaded.settings).is_dir():
+        raise NotInitialized(f"{home} holds no archive: run pacs --home {home} init")
+    with ExitStack() as stack:
+        archive = _assembled(home, loaded.settings, gate, stack)
+        for extension in (*OURS, *(installed() if extensions is None else extensions)):
+            settings = loaded.extensions.get(extension.name) or extension.settings()
+            attached = extension.attach(archive, settings)
+            stack.callback(attached.close)
+            archive = _with(archive, extension.name, attached)
+        yield archive
+
+
+def _with(archive: Archive, name: str, attached: Attached) -> Archive:
+    """The archive with one more extension; its rules are asked from now on."""
+    archive.gate.add(attached.admission)
+    for rule in attached.on_arrival:
+        archive.ingest.add_rule(rule)
+    return replace(archive, extensions={**archive.extensions, name: attached})
+
+
+def _assembled(home: Path, settings: Settings, gate: Gate | None, stack: ExitStack) -> Archive:
+    database = Database(settings.database, home)
+    stack.callback(database.close)
+    store = DiskStore(store_folder(home, settings), settings.storage)
+    audit = FileAuditTrail(home / "audit")
+    stack.callback(audit.close)
+    transcoder = SandboxedTranscoder(settings.retrieve, home / "work")
+    stack.callback(transcoder.close)
+    parts = _Parts(
+        settings=settings,
+        database=database,
+        store=store,
+        journal=Journal(store_folder(home, settings) / "journal"),
+        audit=audit,
+        transcoder=transcoder,
+        snapshots=DatabaseSnapshots(database),
+        records=DatabaseRecords(database, settings.retrieve.versions),
+        index=DatabaseRetrieveIndex(database),
+    )
+    return _archive(home, parts, AskingGate(gate or _gate(settings)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What the services are made of."""
+
+    settings: Settings
+    database: Database
+    store: DiskStore
+    journal: Journal
+    audit: FileAuditTrail
+    transcoder: SandboxedTranscoder
+    snapshots: DatabaseSnapshots
+    records: DatabaseRecords
+    index: DatabaseRetrieveIndex
+
+
+def _gate(settings: Settings) -> Gate:
+    return LoopbackGate(
+        loopback_trust=settings.dicom.loopback_trust,
+        issuer_of_patient_id=settings.identity.issuer_of_patient_id,
+    )
+
+
+def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
+    settings = parts.settings
+    reindex = _reindex(parts)
+    return Archive(
+        home=home,
+        settings=settings,
+        gate=gate,
+        audit=parts.audit,
+        database=parts.database,
+        store=parts.store,
+        transcoder=parts.transcoder,
+        snapshots=parts.snapshots,
+        ingest=Ingest(
+            records=parts.records,
+            index=parts.index,
+            store=parts.store,
+            transcoder=parts.transcoder,
+            snapshots=parts.snapshots,
+            parsing=settings.parsing,
+        ),
+        find=_find(parts),
+        retrieve=_retrieve(parts),
+        peers=Peers(PeerTable(parts.database), parts.audit),
+        listing=Listing(_find(parts)),
+        statistics=Statistics(DatabaseCounts(parts.database), parts.store),
+        deletions=_deletions(parts, reindex),
+        conflicts=Conflicts(
+            rows=ConflictTable(parts.database),
+            journal=parts.journal,
+            decisions=_decisions(parts),
+            audit=parts.audit,
+        ),
+        verification=Verification(index=_whole(parts), store=parts.store, audit=parts.audit),
+        reindex=reindex,
+        extensions={},
+    )
+
+
+def _decisions(parts: _Parts) -> Decisions:
+    return Decisions(parts.database, parts.settings.retrieve.versions)
+
+
+def _whole(parts: _Parts) -> WholeIndex:
+    return WholeIndex(parts.database, parts.settings.retrieve.versions)
+
+
+def _find(parts: _Parts) -> Find:
+    return Find(
+        index=DatabaseFindIndex(parts.database),
+        read_header=_header_reader(parts),
+        settings=parts.settings.query,
+        ae_title=AETitle(parts.settings.dicom.ae_title),
+    )
+
+
+def _header_reader(parts: _Parts) -> Callable[[Place, TransferSyntaxUID], Dataset]:
+    def read(place: Place, transfer_syntax_uid: TransferSyntaxUID) -> Dataset:
+        with parts.store.open_data_set(place) as data_set:
+            size_bytes = place.size_bytes - place.data_set_offset
+            return read_dataset(data_set, size_bytes, transfer_syntax_uid, parts.settings.parsing)
+
+    return read
+
+
+def _retrieve(parts: _Parts) -> Retrieve:
+    settings = parts.settings
+    return Retrieve(
+        index=parts.index,
+        records=parts.records,
+        store=parts.store,
+        sender=StoreSCU(ae_title=settings.dicom.ae_title, bounds=settings.association),
+        transcoder=parts.transcoder,
+        snapshots=parts.snapshots,
+        settings=settings.retrieve,
+    )
+
+
+def _reindex(parts: _Parts) -> Reindex:
+    return Reindex(
+        index=_whole(parts),
+        journal=parts.journal,
+        store=parts.store,
+        parsing=parts.settings.parsing,
+        audit=parts.audit,
+    )
+
+
+def _deletions(parts: _Parts, reindex: Reindex) -> Deletions:
+    return Deletions(
+        rows=DeletionTable(parts.database, parts.settings.retrieve.versions),
+        journal=parts.journal,
+        decisions=_decisions(parts),
+        store=parts.store,
+        read=reindex.read,
+        audit=parts.audit,
+        delay_s=parts.settings.storage.deletion_delay_s,
+    )

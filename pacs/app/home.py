@@ -1,0 +1,60 @@
+"""The home directory: made once, served by one process at a time."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from config.load import Loaded
+from pacs.app.archive import store_folder
+from pacs.app.extension import Extension, installed
+from pacs.core.errors import HomeInUse
+from storage.database.connection import Database
+
+
+def initialize(home: Path, loaded: Loaded, extensions: Sequence[Extension] | None = None) -> None:
+    """Make store and database, extensions' tables included; what is there already stays."""
+    attached = installed() if extensions is None else extensions
+    scripts = {one.name: one.migrations for one in attached if one.migrations is not None}
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (store_folder(home, loaded.settings) / "incoming").mkdir(parents=True, exist_ok=True)
+    (home / "work").mkdir(exist_ok=True)
+    database = Database(loaded.settings.database, home)
+    try:
+        database.migrate(scripts)
+    finally:
+        database.close()
+    store = store_folder(home, loaded.settings)
+    for folder in (store, store.parent, home, home.parent):
+        _make_durable(folder)
+
+
+def _make_durable(folder: Path) -> None:
+    """Fsync a folder: what it names is found again after power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive(home: Path) -> Iterator[None]:
+    """Be the only one who serves or rebuilds this home. Raises ``HomeInUse``.
+
+    The lock ends with the process, however it ends.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(home / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+            raise HomeInUse(f"{home} is in use by process {owner or 'unknown'}") from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

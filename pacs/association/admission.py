@@ -1,0 +1,122 @@
+"""Who may associate: application context, limits, called AE title, then the gate. PS3.8 Section 9.3.4.
+
+Owns the reasons of A-ASSOCIATE-RJ. Refuses to know what is negotiated; who a
+caller is, the ``Gate`` decides.
+"""
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pynetdicom.pdu_primitives import A_ASSOCIATE, UserIdentityNegotiation
+
+from config.settings import Settings
+from pacs.association.limits import Occupancy
+from pacs.association.message import Services
+from pacs.core.caller import Caller, Candidate
+from pacs.core.errors import AdmissionRefused
+from pacs.core.identifiers import AETitle
+from pacs.core.ports import AuditTrail, Gate, Spool
+
+LOGGER = logging.getLogger("pacs.association")
+
+APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
+CONTEXT_UNSUPPORTED: Final = (1, 1, 2)
+CALLING_UNRECOGNIZED: Final = (1, 1, 3)
+CALLED_UNRECOGNIZED: Final = (1, 1, 7)
+CONGESTION: Final = (2, 3, 1)
+LIMIT_EXCEEDED: Final = (2, 3, 2)
+"""Result, source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What every association of one server shares."""
+
+    settings: Settings
+    gate: Gate
+    spool: Spool
+    services: Services
+    audit: AuditTrail
+    occupancy: Occupancy
+
+
+class Rejected(Exception):
+    """The association is rejected; ``answer`` is result, source and reason."""
+
+    def __init__(self, answer: tuple[int, int, int]) -> None:
+        super().__init__("/".join(map(str, answer)))
+        self.answer = answer
+
+
+def candidate_of(request: A_ASSOCIATE, address: str, port: int) -> Candidate:
+    """Describe the peer as it presents itself."""
+    identities = (
+        one for one in request.user_information if isinstance(one, UserIdentityNegotiation)
+    )
+    identity = next(identities, None)
+    return Candidate(
+        calling_ae_title=AETitle(request.calling_ae_title.strip()),
+        called_ae_title=AETitle(request.called_ae_title.strip()),
+        address=address,
+        port=port,
+        user_identity_type=None if identity is None else identity.user_identity_type,
+        user_identity=b"" if identity is None else identity.primary_field or b"",
+        user_passcode=b"" if identity is None else identity.secondary_field or b"",
+    )
+
+
+def admit(
+    request: A_ASSOCIATE, candidate: Candidate, *, host: Host, stack: ExitStack, association: str
+) -> Caller:
+    """Resolve who asks, and count the association until ``stack`` is closed. Raises ``Rejected``."""
+    try:
+        caller = _admitted(request, candidate, host=host, stack=stack)
+    except Rejected as rejected:
+        LOGGER.info("association-refused association=%s answer=%s", association, rejected)
+        host.audit.record(
+            "association-refused",
+            None,
+            association=association,
+            calling_ae_title=candidate.calling_ae_title,
+            called_ae_title=candidate.called_ae_title,
+            address=candidate.address,
+            answer=str(rejected),
+        )
+        raise
+    caller = replace(
+        caller,
+        association=association,
+        ae_title=candidate.calling_ae_title,
+        address=candidate.address,
+    )
+    host.audit.record(
+        "association",
+        caller,
+        association=association,
+        calling_ae_title=candidate.calling_ae_title,
+        called_ae_title=candidate.called_ae_title,
+        address=candidate.address,
+    )
+    return caller
+
+
+def _admitted(
+    request: A_ASSOCIATE, candidate: Candidate, *, host: Host, stack: ExitStack
+) -> Caller:
+    if str(request.application_context_name) != APPLICATION_CONTEXT:
+        raise Rejected(CONTEXT_UNSUPPORTED)
+    if not host.occupancy.associate(candidate.address):
+        raise Rejected(LIMIT_EXCEEDED)
+    stack.callback(host.occupancy.leave, candidate.address)
+    dicom = host.settings.dicom
+    if not dicom.any_called_ae_title and candidate.called_ae_title != dicom.ae_title.strip():
+        raise Rejected(CALLED_UNRECOGNIZED)
+    try:
+        return host.gate.admit(candidate)
+    except AdmissionRefused:
+        raise Rejected(CALLING_UNRECOGNIZED) from None
+    except Exception as failure:  # noqa: BLE001 - a gate that cannot decide lets nobody in
+        LOGGER.error("gate-failed kind=%s", type(failure).__name__)
+        raise Rejected(CONGESTION) from None

@@ -1,0 +1,246 @@
+"""Requests answered: from an arrived message through the door to responses on the wire. PS3.7 Section 9.
+
+Owns what every request goes through before and after its handler, whatever the
+service: checks that concern the message alone, encoding, back-pressure.
+Refuses to know any service class.
+"""
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, closing
+from typing import Final
+
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import P_DATA
+
+from pacs.association.commands import (
+    FIELD_OF,
+    NO_DATA_SET,
+    RESPONSE_BIT,
+    WITH_DATA_SET,
+    encode_command,
+    fields_of,
+    number,
+    operation_of,
+    text,
+)
+from pacs.association.exchange import push
+from pacs.association.identifiers import decode_identifier, encode_identifier
+from pacs.association.intake import Arrived, Intake
+from pacs.association.message import OpenAssociation, Operation, Request, Response
+from pacs.core.caller import Caller
+from pacs.core.errors import InstanceUnreadable, PacsError, PeerUnreachable
+from pacs.core.identifiers import AETitle, TransferSyntaxUID, is_uid
+
+LOGGER = logging.getLogger("pacs.association")
+
+Door = Callable[[Request], Iterator[Response]]
+
+PENDING: Final = frozenset({0xFF00, 0xFF01})
+PROCESSING_FAILURE: Final = 0x0110
+INVALID_OBJECT_INSTANCE: Final = 0x0117
+SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+UNRECOGNIZED_OPERATION: Final = 0x0211
+"""PS3.7 Annex C."""
+UNABLE_TO_PROCESS: Final = 0xC001
+"""In the range that PS3.4 gives to every C- operation for what cannot be processed."""
+
+PDV_OVERHEAD_BYTES: Final = 6
+_NORMALIZED = frozenset(one for one in Operation if one.value.startswith("N-"))
+_ECHOED = ("EventTypeID", "ActionTypeID")
+
+
+class RequestServer:
+    """Serves the requests of one association, one after the other."""
+
+    def __init__(
+        self,
+        association: Association,
+        *,
+        public: OpenAssociation,
+        door: Door,
+        caller: Caller,
+        called_ae_title: AETitle,
+        bounds: "ServingBounds",
+    ) -> None:
+        self._association = association
+        self._public = public
+        self._door = door
+        self._caller = caller
+        self._called_ae_title = called_ae_title
+        self._bounds = bounds
+
+    def serve(self, arrived: Arrived) -> None:
+        """Answer one request. Raises ``PeerUnreachable`` when the association has ended."""
+        with ExitStack() as stack:
+            if arrived.incoming is not None:
+                stack.push(arrived.incoming)  # entered when its first byte was awaited
+            responses = stack.enter_context(closing(self._responses(arrived)))
+            for response in responses:
+                self._send(arrived, response)
+                if response.status not in PENDING:
+                    return
+
+    def _responses(self, arrived: Arrived) -> Generator[Response, None, None]:
+        refusal = refusal_of(arrived)
+        if refusal is not None:
+            yield Response(status=refusal)
+            return
+        try:
+            yield from self._door(self._request(arrived))
+        except InstanceUnreadable as failure:
+            yield Response(status=PROCESSING_FAILURE, comment=failure.peer_comment)
+        except PeerUnreachable:
+            raise
+        except Exception as failure:  # noqa: BLE001 - the door answers for its handlers; this is the last resort
+            LOGGER.error("door-failed kind=%s", type(failure).__name__)
+            yield Response(status=PROCESSING_FAILURE, comment=PacsError.peer_comment)
+
+    def _request(self, arrived: Arrived) -> Request:
+        operation = operation_of(arrived.command)
+        assert operation is not None
+        context, message_id = arrived.context, arrived.message_id
+        intake: Intake = self._association.dimse  # type: ignore[assignment] # ours is an Intake
+        identifier = None
+        if arrived.data:
+            identifier = decode_identifier(
+                arrived.data, context.transfer_syntax, most_bytes=self._bounds.identifier_bytes
+            )
+        return Request(
+            operation=operation,
+            sop_class_uid=sop_class_of(arrived),
+            transfer_syntax_uid=TransferSyntaxUID(context.transfer_syntax),
+            message_id=message_id,
+            fields=fields_of(arrived.command),
+            caller=self._caller,
+            called_ae_title=self._called_ae_title,
+            association=self._public,
+            cancelled=lambda: intake.is_cancelled(message_id),
+            identifier=identifier,
+            incoming=arrived.incoming,
+        )
+
+    def _send(self, arrived: Arrived, response: Response) -> None:
+        try:
+            encoded = encode_response(arrived, response)
+        except Exception as failure:  # noqa: BLE001 - pydicom raises whatever the values provoke
+            LOGGER.error("response-not-encodable kind=%s", type(failure).__name__)
+            normalized = operation_of(arrived.command) in _NORMALIZED
+            status = PROCESSING_FAILURE if normalized else UNABLE_TO_PROCESS
+            failed = Response(status=status, comment="Response cannot be encoded")
+            send(
+                self._association,
+                arrived.context.context_id,
+                encode_response(arrived, failed),
+                self._bounds,
+            )
+            raise ResponseUnsendable from None
+        send(self._association, arrived.context.context_id, encoded, self._bounds)
+
+
+class ResponseUnsendable(Exception):
+    """A response could not be encoded; a failure was sent in its place and ends the request."""
+
+
+class ServingBounds:
+    """Bounds of what is sent and of what is decoded."""
+
+    def __init__(self, *, pdu_bytes: int, queued_pdus: int, identifier_bytes: int) -> None:
+        self.pdu_bytes = pdu_bytes
+        self.queued_pdus = queued_pdus
+        self.identifier_bytes = identifier_bytes
+
+
+def sop_class_of(arrived: Arrived) -> str:
+    """The SOP Class a request names, or its context's where it names none."""
+    named = text(arrived.command, "AffectedSOPClassUID", "RequestedSOPClassUID")
+    return named or arrived.context.abstract_syntax
+
+
+def refusal_of(arrived: Arrived) -> int | None:
+    """Judge a request by its command set alone. Source: PS3.7 Section 9.1.1.1.9 and Annex C.
+
+    A composite operation must name its context's SOP Class; an N- operation
+    may name another one, of a Meta SOP Class.
+    """
+    operation = operation_of(arrived.command)
+    if operation is None:
+        return UNRECOGNIZED_OPERATION
+    if not arrived.context.as_scp and operation is not Operation.N_EVENT_REPORT:
+        return SOP_CLASS_NOT_SUPPORTED
+    if operation in _NORMALIZED:
+        return None
+    if text(arrived.command, "AffectedSOPClassUID") != arrived.context.abstract_syntax:
+        return SOP_CLASS_NOT_SUPPORTED
+    if operation is Operation.C_STORE:
+        if not is_uid(text(arrived.command, "AffectedSOPInstanceUID")):
+            return INVALID_OBJECT_INSTANCE
+        if arrived.incoming is None:
+            return PROCESSING_FAILURE  # announced no Data Set: there is nothing to store
+    return None
+
+
+def encode_response(arrived: Arrived, response: Response) -> tuple[bytes, bytes]:
+    """Encode command set and Data Set of a response."""
+    data = b""
+    if response.identifier is not None:
+        data = encode_identifier(response.identifier, arrived.context.transfer_syntax)
+    command = _response_command(arrived, response)
+    command["CommandDataSetType"] = WITH_DATA_SET if data else NO_DATA_SET
+    return encode_command(command), data
+
+
+def _response_command(arrived: Arrived, response: Response) -> dict[str, object]:
+    asked = arrived.command
+    operation = operation_of(asked)
+    command: dict[str, object] = {
+        "AffectedSOPClassUID": sop_class_of(arrived),
+        "CommandField": number(asked, "CommandField") | RESPONSE_BIT,
+        "MessageIDBeingRespondedTo": arrived.message_id,
+        "Status": response.status,
+        "ErrorComment": response.comment[:64] or None,
+        "OffendingElement": response.offending_elements or None,
+        "NumberOfRemainingSuboperations": response.remaining,
+        "NumberOfCompletedSuboperations": response.completed,
+        "NumberOfFailedSuboperations": response.failed,
+        "NumberOfWarningSuboperations": response.warning,
+    }
+    if operation in _NORMALIZED or operation is Operation.C_STORE:
+        instance = text(asked, "AffectedSOPInstanceUID", "RequestedSOPInstanceUID")
+        command["AffectedSOPInstanceUID"] = instance or None
+        command.update({key: asked[key] for key in _ECHOED if key in asked})
+    command.update(response.fields)
+    return command
+
+
+def encode_request(
+    operation: Operation,
+    sop_class_uid: str,
+    *,
+    message_id: int,
+    fields: Mapping[str, object],
+    with_data_set: bool,
+) -> bytes:
+    """Encode the command set of a request of ours."""
+    command: dict[str, object] = {
+        "CommandField": FIELD_OF[operation],
+        "AffectedSOPClassUID": sop_class_uid,
+        "MessageID": message_id,
+        "CommandDataSetType": WITH_DATA_SET if with_data_set else NO_DATA_SET,
+    }
+    return encode_command({**command, **fields})
+
+
+def send(
+    association: Association, context_id: int, encoded: tuple[bytes, bytes], bounds: ServingBounds
+) -> None:
+    """Send one message, waiting while too much is still to be sent. Raises ``PeerUnreachable``."""
+    peer_bytes = association.dimse.maximum_pdu_size or bounds.pdu_bytes
+    most = max(1, min(peer_bytes, bounds.pdu_bytes) - PDV_OVERHEAD_BYTES)
+    for part, kind in ((encoded[0], 1), (encoded[1], 0)):
+        for start in range(0, len(part), most):
+            last = 2 if start + most >= len(part) else 0
+            primitive = P_DATA()
+            value = bytes((kind | last,)) + part[start : start + most]
+            primitive.presentation_data_value_list.append((context_id, value))
+            push(association, primitive, max_queued_pdus=bounds.queued_pdus)

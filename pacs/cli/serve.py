@@ -1,0 +1,30 @@
+"""``pacs serve``: run the archive until it is told to stop."""
+
+import click
+
+from config.load import variable
+from pacs.cli.home import Home, pass_home
+from pacs.cli.output import note
+
+
+@click.command()
+@click.option("--host", help="Address to listen on, instead of dicom.host.")
+@click.option("--port", type=click.IntRange(0, 65_535), help="Port, instead of dicom.port.")
+@click.option("--ae-title", help="Our AE title, instead of dicom.ae_title.")
+@pass_home
+def serve(home: Home, *, host: str | None, port: int | None, ae_title: str | None) -> None:
+    """Run the archive in the foreground; SIGTERM drains it and ends it."""
+    from pacs.app.serve import serve as run
+    from pacs.observe.log import configure
+
+    options = {"host": host, "port": port, "ae_title": ae_title}
+    loaded = home.load(
+        {variable("dicom", key): str(one) for key, one in options.items() if one is not None}
+    )
+    configure(loaded.settings.logging)
+    dicom = loaded.settings.dicom
+    run(
+        home.path,
+        loaded,
+        ready=lambda bound: note(f"{dicom.ae_title} listens on {dicom.host}:{bound}"),
+    )

@@ -1,0 +1,85 @@
+"""Who asks: the peer as it presents itself, and the caller it is resolved to.
+
+Every service method takes ``caller`` first. What a caller may do is its
+``rights``, whose objects it may see is its ``visibility``; both are decided by
+the ``Gate`` port and by nobody else.
+"""
+
+import enum
+from dataclasses import dataclass, field
+from typing import NewType
+
+from pacs.core.identifiers import AETitle, Registrant
+
+SubscriberName = NewType("SubscriberName", str)
+
+
+class Right(enum.Enum):
+    """What a contract can grant. ``CONNECT`` is granted by admission itself."""
+
+    CONNECT = "connect"
+    REGISTER = "register"
+    QUERY = "query"
+    RECEIVE = "receive"
+    PROCESS = "process"
+    PRINT = "print"
+    SOFTWARE_VENDOR = "software-vendor"
+    SOFTWARE_EXECUTING = "software-executing"
+    READ = "read"
+    REPORT = "report"
+    ADMINISTER = "administer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visibility:
+    """Whose objects may be seen. ``registrants`` is ignored when ``everything`` is set."""
+
+    everything: bool = False
+    registrants: frozenset[Registrant] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A peer that asks for an association, as it presents itself."""
+
+    calling_ae_title: AETitle
+    called_ae_title: AETitle
+    address: str
+    port: int
+    certificate_subject: str | None = None
+    user_identity_type: int | None = None
+    user_identity: bytes = field(default=b"", repr=False)
+    user_passcode: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, resolved.
+
+    ``subscriber`` owns what this caller registers. ``association`` is the id
+    of the association the request came on, or the command's name for the CLI.
+    """
+
+    subscriber: SubscriberName
+    rights: frozenset[Right]
+    visibility: Visibility
+    purpose: str | None = None
+    ae_title: AETitle = AETitle("")
+    address: str = ""
+    association: str = ""
+    issuer_of_patient_id: str = ""
+
+    @property
+    def registrant(self) -> Registrant:
+        """The name under which this caller's instances are held."""
+        return Registrant(self.subscriber)
+
+
+def admin(command: str) -> Caller:
+    """The caller the command line is: every right, everything visible."""
+    return Caller(
+        subscriber=SubscriberName("admin"),
+        rights=frozenset(Right),
+        visibility=Visibility(everything=True),
+        association=command,
+    )

@@ -1,0 +1,335 @@
+"""Ports: what one room asks of another. ``pacs.app`` joins them.
+
+A port states its promises; ``tests/contracts`` holds every implementation to
+them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import BinaryIO, Protocol
+
+from pacs.core.attributes import Level
+from pacs.core.caller import Caller, Candidate, Right, Visibility
+from pacs.core.conditions import Condition, Found
+from pacs.core.identifiers import (
+    Digest,
+    ObjectId,
+    Registrant,
+    SOPClassUID,
+    StudyInstanceUID,
+    TransferSyntaxUID,
+)
+from pacs.core.records import (
+    Arrival,
+    Held,
+    IncomingMeta,
+    Instance,
+    Job,
+    Originator,
+    Payload,
+    Peer,
+    Place,
+    Selection,
+    SendOutcome,
+    Snapshot,
+    Usage,
+)
+
+# --- the gate and the record of what passed it --------------------------------
+
+
+class Gate(Protocol):
+    """Decides who may associate and what a caller may do. Asked once per association and per request."""
+
+    def admit(self, candidate: Candidate) -> Caller:
+        """Resolve who asks. Raises ``AdmissionRefused``."""
+        ...
+
+    def allow(self, caller: Caller, right: Right) -> None:
+        """Return when the contract grants ``right``. Raises ``NotAuthorized``."""
+        ...
+
+
+class AuditTrail(Protocol):
+    """Keeps what happened, for every access. Never raises, never blocks a store."""
+
+    def record(self, event: str, caller: Caller | None, **details: object) -> None:
+        """Note one event; ``details`` are identifiers and counts, never patient data."""
+        ...
+
+
+class Snapshots(Protocol):
+    """Hands out the frozen state that admins change while serving."""
+
+    def current(self) -> Snapshot:
+        """The newest snapshot, at most one second old."""
+        ...
+
+
+# --- storage --------------------------------------------------------------------
+
+
+class Incoming(Protocol):
+    """One Part 10 file being received on the store's volume, hashed as written.
+
+    Leaving the ``with`` block without ``keep`` removes it. ``write`` never
+    raises: the first failure is remembered and raised by ``finish``, so that
+    the association can drain the message and answer it.
+    """
+
+    meta: IncomingMeta
+
+    def write(self, piece: memoryview) -> None:
+        """Append a piece of the Data Set as it travelled."""
+        ...
+
+    def finish(self) -> Digest:
+        """End the Data Set and give its digest.
+
+        Raises ``CapacityExhausted``, ``InstanceTooLarge`` or ``StorageFailed``,
+        whichever happened first while writing.
+        """
+        ...
+
+    def open_data_set(self) -> BinaryIO:
+        """Read what was written, from the first byte of the Data Set."""
+        ...
+
+    @property
+    def data_set_bytes(self) -> int:
+        """Length of the Data Set received so far."""
+        ...
+
+    @property
+    def arrival_path(self) -> str:
+        """File system path while it arrives."""
+        ...
+
+    def place(self, study: StudyInstanceUID) -> Place:
+        """Where ``keep`` will put the file."""
+        ...
+
+    def keep(self, study: StudyInstanceUID) -> Place:
+        """Give the file its final name. When this returns, it survives power loss.
+
+        Raises ``CapacityExhausted`` or ``StorageFailed``; then nothing is kept.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Say that the rows are committed: the file is no longer on its way."""
+        ...
+
+    def discard(self) -> None:
+        """Remove the file, kept or not: nobody was told that it is safe."""
+        ...
+
+    def __enter__(self) -> "Incoming": ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+class Spool(Protocol):
+    """Where instances land while they arrive."""
+
+    def incoming(self, meta: IncomingMeta) -> Incoming:
+        """Begin a file. Raises nothing: a failure shows at ``finish``."""
+        ...
+
+
+class InstanceStore(Spool, Protocol):
+    """Where the bytes of instances live."""
+
+    def open(self, place: Place) -> BinaryIO:
+        """Open a kept file, a real one, so that it can be sent without copying. Raises ``InstanceNotFound``."""
+        ...
+
+    def open_data_set(self, place: Place) -> BinaryIO:
+        """Open a kept file from the first byte of its Data Set. Raises ``InstanceNotFound``."""
+        ...
+
+    def path(self, place: Place) -> str:
+        """File system path of a kept file."""
+        ...
+
+    def verify(self, place: Place, digest: Digest) -> None:
+        """Re-read the Data Set. Raises ``InstanceCorrupt`` or ``InstanceNotFound``."""
+        ...
+
+    def remove(self, place: Place) -> None:
+        """Remove a kept file; one that is gone already is no error."""
+        ...
+
+    def places(self) -> Iterator[Place]:
+        """Walk all kept files, oldest object id first."""
+        ...
+
+    def strays(self) -> Iterator[str]:
+        """Walk what lies in the tree under names this archive never gave."""
+        ...
+
+    def read_meta(self, place: Place) -> tuple[IncomingMeta, Digest]:
+        """Read back what the file says of itself and the digest in its name. Raises ``InstanceCorrupt``."""
+        ...
+
+    def unsettled(self) -> Iterator[Place | None]:
+        """At start: each file that was on its way when the process ended.
+
+        Yields its place where it was kept already (then rows may or may not
+        exist), ``None`` where it was not; either way the caller's next step
+        removes the arrival mark.
+        """
+        ...
+
+    def is_arriving(self, object_id: ObjectId) -> bool:
+        """Tell whether this file is on its way: kept perhaps, its rows not yet committed."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be stored above the reserve."""
+        ...
+
+
+class Unit(Protocol):
+    """One transaction. Everything in it is committed together, or nothing is."""
+
+    def add_instance(self, instance: Instance) -> bool:
+        """Insert the rows of an instance; ``False`` where the same digest is held already in the same series."""
+        ...
+
+    def holds_digest(self, instance: Instance) -> bool:
+        """Tell whether this very Data Set is held, visible, under the same UIDs and registrant."""
+        ...
+
+    def versions(self, instance: Instance) -> Sequence[Held]:
+        """List what is held under the same registrant, series and SOP Instance UID, oldest first."""
+        ...
+
+    def record_usage(self, usage: Usage) -> None:
+        """Note a fact for accounting."""
+        ...
+
+    def enqueue(self, job: Job) -> None:
+        """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled."""
+        ...
+
+
+class Records(Protocol):
+    """The database. ``with records.transaction() as unit`` is the only way to write."""
+
+    def transaction(self) -> AbstractContextManager[Unit]:
+        """Begin; commits durably at the end of the block. Raises ``RecordsFailed``."""
+        ...
+
+
+ArrivalRule = Callable[[Arrival, Snapshot], Iterable[Job]]
+"""A pure function, asked for every arrival; see ``Extension.on_arrival``."""
+
+
+class RetrieveIndex(Protocol):
+    """Finds what a retrieve asks for. Visibility is applied in the query."""
+
+    def registrants(self, selection: Selection, visibility: Visibility) -> Sequence[Registrant]:
+        """Whose objects the selection touches, among those visible."""
+        ...
+
+    def select(
+        self, selection: Selection, visibility: Visibility, limit: int
+    ) -> Sequence[tuple[int, SOPClassUID, TransferSyntaxUID]]:
+        """Row, class and stored syntax of each instance to deliver, series by series; at most ``limit`` + 1."""
+        ...
+
+    def fetch(self, rows: Sequence[int]) -> Sequence[Held]:
+        """Read those rows; one that has been deleted meanwhile is left out."""
+        ...
+
+
+# --- sending ----------------------------------------------------------------------
+
+
+class Delivery(Protocol):
+    """A way to a receiver that is open: an association on which C-STOREs can go out."""
+
+    def accepted(self, sop_class_uid: SOPClassUID) -> tuple[TransferSyntaxUID, ...]:
+        """Transfer syntaxes the receiver accepted for this SOP Class, in context order."""
+        ...
+
+    def send(self, payload: Payload, originator: Originator | None) -> SendOutcome:
+        """Send one Data Set. Raises ``PeerUnreachable`` when the way is closed for good."""
+        ...
+
+
+class Sender(Protocol):
+    """Opens ways to peers."""
+
+    def open(
+        self, peer: Peer, offers: Sequence[tuple[SOPClassUID, tuple[TransferSyntaxUID, ...]]]
+    ) -> AbstractContextManager[Delivery]:
+        """Associate with ``peer``, one presentation context per offer, at most 128.
+
+        Raises ``PeerUnreachable``.
+        """
+        ...
+
+
+class Transcoder(Protocol):
+    """Makes another encoding of the same instance."""
+
+    def convertible(self, source: TransferSyntaxUID, target: TransferSyntaxUID) -> bool:
+        """Tell whether ``convert`` may be tried between these syntaxes."""
+        ...
+
+    def convert(
+        self, path: str, offset: int, source: TransferSyntaxUID, target: TransferSyntaxUID
+    ) -> AbstractContextManager[str]:
+        """Yield the path of a file holding only the Data Set in ``target``; removed afterwards.
+
+        Raises ``TranscodingFailed``. Bounded in memory and time, and a crash
+        of a codec does not reach the caller.
+        """
+        ...
+
+    def same_content(
+        self,
+        left: tuple[str, int, TransferSyntaxUID],
+        right: tuple[str, int, TransferSyntaxUID],
+    ) -> bool:
+        """Tell whether two files (path, Data Set offset, syntax) hold the same elements and pixels.
+
+        ``False`` whenever it cannot be proved within the bounds.
+        """
+        ...
+
+
+# --- finding ----------------------------------------------------------------------
+
+
+class FindIndex(Protocol):
+    """Answers C-FIND. Every read is short: no reader stays open between two calls."""
+
+    def candidates(
+        self,
+        level: Level,
+        conditions: Sequence[Condition],
+        visibility: Visibility,
+        *,
+        limit: int,
+    ) -> Sequence[int]:
+        """List the row numbers, ascending, of at most ``limit`` entities that keep all conditions.
+
+        No entity that keeps them is left out below the limit, none is listed
+        twice, and what ``visibility`` hides or a deletion took is never listed.
+        """
+        ...
+
+    def rows(
+        self,
+        level: Level,
+        rows: Sequence[int],
+        wanted: frozenset[str],
+        visibility: Visibility,
+    ) -> Iterator[Found]:
+        """Give what is held under these row numbers, ascending, with the wanted keywords' values.
+
+        Rows that are gone by now are left out.
+        """
+        ...

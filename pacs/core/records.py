@@ -1,0 +1,217 @@
+"""Facts that travel between rooms: frozen, named, free of any library."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pacs.core.attributes import Level
+from pacs.core.caller import Caller
+from pacs.core.identifiers import (
+    AETitle,
+    Digest,
+    ObjectId,
+    Registrant,
+    SeriesInstanceUID,
+    SOPClassUID,
+    SOPInstanceUID,
+    StudyInstanceUID,
+    TransferSyntaxUID,
+)
+
+# --- an instance on its way in ----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where an instance came from; kept in the file itself (PS3.10 Section 7.1)."""
+
+    registrant: Registrant
+    issuer_of_patient_id: str
+    received_utc: datetime
+    association: str
+    source_ae_title: AETitle
+    receiving_ae_title: AETitle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncomingMeta:
+    """What is known of an instance before its first byte: the request and its origin."""
+
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: SOPInstanceUID
+    transfer_syntax_uid: TransferSyntaxUID
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a kept file is, relative to its store.
+
+    ``name`` is unique for ever. ``data_set_offset`` is the length of preamble,
+    prefix and File Meta Information in bytes; the Data Set follows to the end
+    of the file.
+    """
+
+    name: str
+    object_id: ObjectId
+    size_bytes: int
+    data_set_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What the index takes from a Data Set.
+
+    ``values`` maps the keywords of ``pacs.core.attributes`` to text decoded to
+    Unicode and stripped of padding, values separated by a backslash; a
+    sequence is the DICOM JSON (PS3.18 Annex F) of its items. Absent and empty
+    attributes are not in it.
+    """
+
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: SOPInstanceUID
+    study_instance_uid: StudyInstanceUID
+    series_instance_uid: SeriesInstanceUID
+    patient_id: str
+    issuer_of_patient_id: str
+    values: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One kept instance, complete: what the index can be rebuilt from."""
+
+    header: Header
+    place: Place
+    digest: Digest
+    transfer_syntax_uid: TransferSyntaxUID
+    provenance: Provenance
+
+
+class StoreOutcome(enum.Enum):
+    """How an accepted instance was taken in. All are success: nothing is lost."""
+
+    KEPT = "kept"
+    ALREADY_HELD = "already held"
+    KEPT_AS_VERSION = "kept as a further version"
+
+
+# --- arrival -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """A device known by AE title, as the admin entered it."""
+
+    ae_title: AETitle
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything an admin can change while serving, at one revision, frozen."""
+
+    revision: int
+    peers: Mapping[AETitle, Peer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """What ``on_arrival`` rules are asked about. ``level`` is IMAGE for each instance."""
+
+    level: Level
+    caller: Caller
+    instance: Instance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Work that outlives its request: a kind some extension registered, and its payload (JSON)."""
+
+    kind: str
+    payload: str
+    unique_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """One fact for accounting: ``subscriber`` used ``amount`` of ``kind``."""
+
+    subscriber: str
+    kind: str
+    amount: int
+    subject: str = ""
+
+
+# --- an instance on its way out ------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a retrieve asks for: unique keys, already validated.
+
+    ``uids`` are the values of the level's unique key; the keys above may be
+    given too and narrow it. ``patient_id`` and ``issuer_of_patient_id`` are
+    ``None`` when not given.
+    """
+
+    level: Level
+    patient_id: str | None = None
+    issuer_of_patient_id: str | None = None
+    study_instance_uids: tuple[str, ...] = ()
+    series_instance_uids: tuple[str, ...] = ()
+    sop_instance_uids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """One instance as retrieve sees it: where it is and how it is encoded."""
+
+    registrant: Registrant
+    study_instance_uid: StudyInstanceUID
+    series_instance_uid: SeriesInstanceUID
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: SOPInstanceUID
+    transfer_syntax_uid: TransferSyntaxUID
+    digest: Digest
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payload:
+    """One Data Set ready to travel: ``path`` from ``offset`` to its end, in that syntax."""
+
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: SOPInstanceUID
+    transfer_syntax_uid: TransferSyntaxUID
+    path: str
+    offset: int
+
+
+class SendOutcome(enum.Enum):
+    """What the receiver said to one C-STORE sub-operation (PS3.4 Table B.2-1)."""
+
+    SUCCESS = "success"
+    WARNING = "warning"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Originator:
+    """Who asked for a C-MOVE; travels in its C-STORE sub-operations (PS3.7 Section 9.1.1.1)."""
+
+    ae_title: AETitle
+    message_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Counters of a retrieve, PS3.4 Section C.4.2.1.6 to C.4.2.1.9."""
+
+    remaining: int
+    completed: int
+    failed: int
+    warning: int
+    failed_sop_instance_uids: tuple[str, ...] = ()

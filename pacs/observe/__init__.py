@@ -1,0 +1,1 @@
+"""What is seen of a running archive: logs and the audit trail."""

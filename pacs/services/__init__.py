@@ -1,0 +1,1 @@
+"""What the archive does, in archive words, free of DIMSE."""

@@ -1,0 +1,81 @@
+"""Who may come in and what they may do, while no contract exists: loopback is the subscriber ``local``.
+
+Later policies implement the same port; nothing else decides about rights.
+"""
+
+import ipaddress
+from collections.abc import Callable
+
+from pacs.core.caller import Caller, Candidate, Right, SubscriberName, Visibility
+from pacs.core.errors import AdmissionRefused, NotAuthorized
+from pacs.core.identifiers import Registrant, new_object_id
+from pacs.core.ports import Gate
+
+LOCAL = SubscriberName("local")
+_LOCAL_RIGHTS = frozenset(Right) - {Right.ADMINISTER}
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address never leaves this machine: 127.0.0.0/8, ::1 and its mapped forms."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback
+
+
+class LoopbackGate:
+    """``pacs.core.ports.Gate``: any AE from loopback is ``local``; everybody else is refused."""
+
+    def __init__(self, *, loopback_trust: bool, issuer_of_patient_id: str) -> None:
+        self._loopback_trust = loopback_trust
+        self._issuer_of_patient_id = issuer_of_patient_id
+
+    def admit(self, candidate: Candidate) -> Caller:
+        """Resolve who asks. Raises ``AdmissionRefused``."""
+        if not (self._loopback_trust and is_loopback(candidate.address)):
+            raise AdmissionRefused(f"no contract is bound to {candidate.address}")
+        return Caller(
+            subscriber=LOCAL,
+            rights=_LOCAL_RIGHTS,
+            visibility=Visibility(registrants=frozenset({Registrant(LOCAL)})),
+            ae_title=candidate.calling_ae_title,
+            address=candidate.address,
+            association=new_object_id(),
+            issuer_of_patient_id=self._issuer_of_patient_id,
+        )
+
+    def allow(self, caller: Caller, right: Right) -> None:
+        """Return when the contract grants ``right``. Raises ``NotAuthorized``."""
+        if right is not Right.CONNECT and right not in caller.rights:
+            raise NotAuthorized(f"{caller.subscriber} has no right to {right.value}")
+
+
+Admission = Callable[[Caller], str | None]
+"""Gives the reason for refusing a caller, or ``None``."""
+
+
+class AskingGate:
+    """A gate that asks others about whom it admits; their refusals are final."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._admissions: tuple[Admission, ...] = ()
+
+    def add(self, admission: Admission) -> None:
+        """Ask one more; while the archive is put together."""
+        self._admissions = (*self._admissions, admission)
+
+    def admit(self, candidate: Candidate) -> Caller:
+        """Resolve who asks. Raises ``AdmissionRefused``."""
+        caller = self._gate.admit(candidate)
+        for admission in self._admissions:
+            reason = admission(caller)
+            if reason is not None:
+                raise AdmissionRefused(reason)
+        return caller
+
+    def allow(self, caller: Caller, right: Right) -> None:
+        """Return when the contract grants ``right``. Raises ``NotAuthorized``."""
+        self._gate.allow(caller, right)

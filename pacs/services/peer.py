@@ -1,0 +1,53 @@
+"""Devices known by AE title: where a C-MOVE may send to, whom the command line may call."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pacs.core.caller import Caller
+from pacs.core.errors import EntryConflicts, EntryNotFound
+from pacs.core.identifiers import AETitle, is_ae_title
+from pacs.core.ports import AuditTrail
+from pacs.core.records import Peer
+
+
+class PeerRows(Protocol):
+    """Where peers are kept."""
+
+    def list(self) -> Sequence[Peer]: ...
+    def put(self, peer: Peer) -> None: ...
+    def remove(self, ae_title: AETitle) -> None: ...
+
+
+class Peers:
+    """What an admin does with peers; each change is on record."""
+
+    def __init__(self, rows: PeerRows, audit: AuditTrail) -> None:
+        self._rows = rows
+        self._audit = audit
+
+    def list(self, caller: Caller) -> Sequence[Peer]:
+        """All peers by AE title."""
+        return self._rows.list()
+
+    def find(self, caller: Caller, ae_title: str) -> Peer:
+        """The peer of that AE title. Raises ``EntryNotFound``."""
+        for peer in self._rows.list():
+            if peer.ae_title == ae_title:
+                return peer
+        raise EntryNotFound(f"no peer is named {ae_title}")
+
+    def add(self, caller: Caller, ae_title: str, host: str, port: int) -> Peer:
+        """Add or change a peer. Raises ``EntryConflicts`` for what cannot be one."""
+        if not is_ae_title(ae_title):
+            raise EntryConflicts("an AE title has 1 to 16 printable characters, no backslash")
+        if not host or not 1 <= port <= 65_535:
+            raise EntryConflicts("a peer needs a host and a port from 1 to 65535")
+        peer = Peer(ae_title=AETitle(ae_title.strip()), host=host, port=port)
+        self._rows.put(peer)
+        self._audit.record("peer-changed", caller, peer=peer.ae_title, host=host, port=port)
+        return peer
+
+    def remove(self, caller: Caller, ae_title: str) -> None:
+        """Remove a peer. Raises ``EntryNotFound``."""
+        self._rows.remove(AETitle(ae_title))
+        self._audit.record("peer-removed", caller, peer=ae_title)

@@ -1,0 +1,142 @@
+"""Rebuilding the index from files and journal, and settling at start what a crash left behind.
+
+Files are taken in the order of their object ids; what the journal says of them
+is known beforehand, so that a file which came again after a deletion is not
+taken for a duplicate of the one deleted. Records are never touched.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from config.settings import Parsing
+from pacs.core.caller import Caller
+from pacs.core.errors import PacsError
+from pacs.core.identifiers import ObjectId
+from pacs.core.journal import JournalEntry
+from pacs.core.ports import AuditTrail, InstanceStore
+from pacs.core.records import Instance, Place
+from pacs.services.store import read_instance
+from pacs.services.verify import Damage
+
+
+class RebuildUnit(Protocol):
+    """One transaction in which the index is emptied and filled again."""
+
+    def empty(self) -> None: ...
+    def add_instance(self, instance: Instance, deleted_by: str | None = None) -> bool: ...
+    def obey(self, entry: JournalEntry) -> None: ...
+
+
+class RebuildIndex(Protocol):
+    """What is asked of the index; see ``storage.database.reindex``."""
+
+    def rebuild(self) -> AbstractContextManager[RebuildUnit]: ...
+    def has_object(self, object_id: ObjectId) -> bool: ...
+    def applied(self) -> Collection[str]: ...
+    def follow_policy(self) -> bool: ...
+
+
+class EntryReader(Protocol):
+    """Reads journal entries; see ``storage.journal``."""
+
+    def entries(self, obeyed: Collection[str] = ()) -> Iterator[JournalEntry]: ...
+
+
+class Reindex:
+    """Makes the index say what files and journal say."""
+
+    def __init__(
+        self,
+        *,
+        index: RebuildIndex,
+        journal: EntryReader,
+        store: InstanceStore,
+        parsing: Parsing,
+        audit: AuditTrail,
+    ) -> None:
+        self._index = index
+        self._journal = journal
+        self._store = store
+        self._parsing = parsing
+        self._audit = audit
+
+    def run(self, caller: Caller, looked_at: Callable[[], None]) -> list[Damage]:
+        """Rebuild, all or nothing; gives the files that could not be read.
+
+        ``looked_at`` is called after each file. Raises ``RecordsFailed``; then
+        the index is as it was.
+        """
+        damages = []
+        with self._index.rebuild() as unit:
+            # Read only now: an entry made later waits for us before it is obeyed.
+            entries = list(self._journal.entries())
+            fate = fates(entries)
+            unit.empty()
+            for place in self._store.places():
+                try:
+                    unit.add_instance(self.read(place), fate.get(place.object_id))
+                except PacsError as error:
+                    detail = f"{type(error).__name__}: {error}"
+                    damages.append(Damage(kind="unreadable", file=place.name, detail=detail))
+                looked_at()
+            for entry in entries:
+                unit.obey(entry)
+        self._index.follow_policy()
+        self._audit.record("reindexed", caller, damages=len(damages))
+        return damages
+
+    def recover(self) -> int:
+        """At start, before anyone is served: settle what was on its way; gives how many were taken in.
+
+        A file that was kept but has no rows was never acknowledged, yet it is
+        whole: it is taken in, because nothing is lost by keeping it. Then the
+        journal entries that the index has not obeyed are obeyed, and the
+        setting that says which versions are delivered.
+        """
+        taken = 0
+        for place in self._store.unsettled():
+            if place is not None and not self._index.has_object(place.object_id):
+                taken += self._take_in(place)
+        for entry in self._journal.entries(obeyed=self._index.applied()):
+            with self._index.rebuild() as unit:
+                unit.obey(entry)
+        self._index.follow_policy()
+        return taken
+
+    def _take_in(self, place: Place) -> int:
+        try:
+            instance = self.read(place)
+        except PacsError:
+            self._store.remove(place)  # never acknowledged, and nothing that could be found again
+            return 0
+        with self._index.rebuild() as unit:
+            added = unit.add_instance(instance)
+        if not added:
+            self._store.remove(place)  # the sender has sent it again meanwhile
+        return int(added)
+
+    def read(self, place: Place) -> Instance:
+        """Read one kept file as ingest read it. Raises ``InstanceCorrupt`` and what ingest raises."""
+        meta, digest = self._store.read_meta(place)
+        with self._store.open_data_set(place) as data_set:
+            return read_instance(
+                data_set,
+                meta,
+                digest=digest,
+                place_of=lambda _: place,
+                size_bytes=place.size_bytes - place.data_set_offset,
+                parsing=self._parsing,
+            )
+
+
+def fates(entries: Iterable[JournalEntry]) -> Mapping[ObjectId, str]:
+    """Which deletion hides which file, after all entries."""
+    hidden: dict[ObjectId, str] = {}
+    for entry in entries:
+        for object_id in entry.object_ids:
+            if entry.kind == "delete":
+                hidden.setdefault(object_id, entry.id)
+            elif entry.kind == "restore":
+                hidden.pop(object_id, None)
+    return hidden

@@ -1,0 +1,217 @@
+"""Taking instances in: what stands behind a success of C-STORE. Design law 1.
+
+Decides what is kept, what is held already and what is refused; knows neither
+sockets nor tables. The order is: finish and read the header, compare with the
+request, make the file durable, commit the rows, and only then say yes.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import BinaryIO, Protocol
+
+from config.settings import Parsing
+from pacs.core.attributes import Level
+from pacs.core.caller import Caller
+from pacs.core.errors import (
+    InstanceNotFound,
+    RecordsFailed,
+    SOPClassMismatch,
+    SOPInstanceMismatch,
+    StorageFailed,
+)
+from pacs.core.identifiers import Digest, ObjectId, TransferSyntaxUID
+from pacs.core.ports import (
+    ArrivalRule,
+    Incoming,
+    InstanceStore,
+    Records,
+    Snapshots,
+    Transcoder,
+    Unit,
+)
+from pacs.core.records import (
+    Arrival,
+    Held,
+    IncomingMeta,
+    Instance,
+    Place,
+    StoreOutcome,
+    Usage,
+)
+from pacs.services.header import read_header
+
+
+class ArrivalIndex(Protocol):
+    """What is held already, asked without a transaction."""
+
+    def versions(self, instance: Instance) -> Sequence[Held]:
+        """List what is held, not deleted, under the same registrant, patient, series and SOP Instance UID."""
+        ...
+
+    def has_object(self, object_id: ObjectId) -> bool:
+        """Tell whether rows of this kept file are committed. Raises ``RecordsFailed``."""
+        ...
+
+
+class Ingest:
+    """Takes instances in. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        records: Records,
+        index: ArrivalIndex,
+        store: InstanceStore,
+        transcoder: Transcoder,
+        snapshots: Snapshots,
+        parsing: Parsing,
+    ) -> None:
+        self._records = records
+        self._index = index
+        self._store = store
+        self._transcoder = transcoder
+        self._snapshots = snapshots
+        self._parsing = parsing
+        self._rules: tuple[ArrivalRule, ...] = ()
+
+    def add_rule(self, rule: ArrivalRule) -> None:
+        """Ask one more rule at each arrival; while the archive is put together."""
+        self._rules = (*self._rules, rule)
+
+    def accept(self, caller: Caller, incoming: Incoming) -> StoreOutcome:
+        """Keep one received instance; when this returns, it survives power loss.
+
+        Raises ``InstanceUnreadable``, ``InstanceIncomplete``, ``SOPClassMismatch``,
+        ``SOPInstanceMismatch``, ``InstanceTooLarge``, ``CapacityExhausted``,
+        ``StorageFailed`` or ``RecordsFailed``; then nothing was acknowledged.
+        """
+        instance = self._read(incoming)
+        held = self._index.versions(instance)
+        if self._is_held(instance, held, incoming):
+            return StoreOutcome.ALREADY_HELD
+        incoming.keep(instance.header.study_instance_uid)
+        added = self._commit(caller, instance, incoming)
+        if not added:
+            incoming.discard()  # somebody else's copy of the same bytes was quicker
+            self._holds(instance, self._index.versions(instance))
+            return StoreOutcome.ALREADY_HELD
+        incoming.settle()
+        return StoreOutcome.KEPT_AS_VERSION if held else StoreOutcome.KEPT
+
+    def _read(self, incoming: Incoming) -> Instance:
+        digest = incoming.finish()
+        with incoming.open_data_set() as data_set:
+            instance = read_instance(
+                data_set,
+                incoming.meta,
+                digest=digest,
+                place_of=incoming.place,
+                size_bytes=incoming.data_set_bytes,
+                parsing=self._parsing,
+            )
+        # PS3.7 Section 9.1.1.1: the request names what the Data Set is.
+        if instance.header.sop_class_uid != incoming.meta.sop_class_uid:
+            raise SOPClassMismatch(offending_elements=(0x00080016,))
+        if instance.header.sop_instance_uid != incoming.meta.sop_instance_uid:
+            raise SOPInstanceMismatch(offending_elements=(0x00080018,))
+        return instance
+
+    def _is_held(self, instance: Instance, held: Iterable[Held], incoming: Incoming) -> bool:
+        """Same digest, or same elements and pixels in another syntax: there is nothing new to keep.
+
+        Only here, for a SOP Instance UID that came before in another encoding,
+        are pixels looked at while storing; within the sandbox and its bounds.
+        """
+        if self._holds(instance, held):
+            return True
+        arrived = (incoming.arrival_path, instance.place.data_set_offset)
+        return any(
+            self._transcoder.same_content(
+                (*arrived, instance.transfer_syntax_uid),
+                (self._store.path(one.place), one.place.data_set_offset, one.transfer_syntax_uid),
+            )
+            for one in held
+            if one.transfer_syntax_uid != instance.transfer_syntax_uid
+        )
+
+    def _holds(self, instance: Instance, held: Iterable[Held]) -> bool:
+        """Tell whether these bytes are kept. Rows without a file are damage, never a success.
+
+        Raises ``StorageFailed`` then: ``pacs verify`` names the file, ``pacs
+        reindex`` forgets it, and it can be sent again.
+        """
+        same = [one for one in held if one.digest == instance.digest]
+        for one in same:
+            try:
+                self._store.open(one.place).close()
+            except (InstanceNotFound, OSError) as error:
+                raise StorageFailed(f"held, but not there: {one.place.name}") from error
+        return bool(same)
+
+    def _commit(self, caller: Caller, instance: Instance, incoming: Incoming) -> bool:
+        try:
+            with self._records.transaction() as unit:
+                added = unit.add_instance(instance)
+                if added:
+                    self._facts(unit, caller, instance)
+            return added
+        except RecordsFailed:
+            if self._settle_doubt(instance, incoming):
+                return True
+            raise
+        except BaseException:
+            self._settle_doubt(instance, incoming)
+            raise
+
+    def _settle_doubt(self, instance: Instance, incoming: Incoming) -> bool:
+        """A failed commit may have happened: ask. Where nobody answers, start-up will.
+
+        Raises ``RecordsFailed`` when nobody answers. The file is removed only
+        when the database says that it does not know it.
+        """
+        if self._index.has_object(instance.place.object_id):
+            return True
+        incoming.discard()
+        return False
+
+    def _facts(self, unit: Unit, caller: Caller, instance: Instance) -> None:
+        """Usage and the jobs that arrival rules ask for, in the transaction of the rows."""
+        unit.record_usage(
+            Usage(
+                subscriber=caller.subscriber,
+                kind="register",
+                amount=instance.place.size_bytes,
+                subject=instance.header.study_instance_uid,
+            )
+        )
+        if self._rules:
+            arrival = Arrival(level=Level.IMAGE, caller=caller, instance=instance)
+            snapshot = self._snapshots.current()
+            for rule in self._rules:
+                for job in rule(arrival, snapshot):
+                    unit.enqueue(job)
+
+
+def read_instance(
+    data_set: BinaryIO,
+    meta: IncomingMeta,
+    *,
+    digest: Digest,
+    place_of: Callable[..., Place],
+    size_bytes: int,
+    parsing: Parsing,
+) -> Instance:
+    """Make the index's view of one Data Set. ``place_of`` gives its place from the Study Instance UID."""
+    header = read_header(
+        data_set,
+        size_bytes,
+        TransferSyntaxUID(meta.transfer_syntax_uid),
+        parsing,
+        issuer_of_patient_id=meta.provenance.issuer_of_patient_id,
+    )
+    return Instance(
+        header=header,
+        place=place_of(header.study_instance_uid),
+        digest=digest,
+        transfer_syntax_uid=meta.transfer_syntax_uid,
+        provenance=meta.provenance,
+    )

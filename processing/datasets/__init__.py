@@ -1,0 +1,1 @@
+"""Data Sets whose pixels are touched: converting them to another transfer syntax."""

@@ -1,0 +1,124 @@
+"""Converts stored instances for receivers, without decoding anything in this process.
+
+Implements ``pacs.core.ports.Transcoder``. Owns the temporary files and the
+bounds; what a conversion does to a Data Set is decided in ``tasks`` and below,
+which run in the sandbox. PS3.5 Annex A.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from config.settings import Retrieve
+from pacs.core.errors import TranscodingFailed
+from pacs.core.identifiers import TransferSyntaxUID
+from processing.datasets.syntaxes import COMPRESSED, UNCOMPRESSED
+from processing.sandbox import Bounds, Sandbox, TaskFailed
+
+_TASKS = "processing.datasets.tasks"
+_PREFIX = "transcode-"
+_BASE_MEMORY_BYTES = 1 << 30
+"""Address space of an idle worker: the interpreter, numpy and the codecs."""
+
+_MEMORY_PER_SOURCE_BYTE = 4
+"""Source and result are mapped, a frame may be the whole image and exist twice."""
+
+_HEADERS_BYTES = 1 << 26
+"""What a converted Data Set may be larger than its pixels."""
+
+
+class SandboxedTranscoder:
+    """Makes other encodings of stored instances; may be used from many threads at once."""
+
+    def __init__(self, retrieve: Retrieve, work_folder: Path) -> None:
+        self._max_bytes = retrieve.transcode_max_bytes
+        self._folder = work_folder
+        self._decodable: frozenset[str] | None = None
+        self._sandbox = Sandbox(
+            Bounds(
+                timeout_s=retrieve.transcode_timeout_s,
+                memory_bytes=_BASE_MEMORY_BYTES + _MEMORY_PER_SOURCE_BYTE * self._max_bytes,
+                file_bytes=2 * self._max_bytes + _HEADERS_BYTES,
+            )
+        )
+
+    def sweep(self) -> None:
+        """Remove what a killed process left behind. Only while nobody else uses the folder."""
+        for leftover in self._folder.glob(_PREFIX + "*"):
+            leftover.unlink(missing_ok=True)
+
+    def convertible(self, source: TransferSyntaxUID, target: TransferSyntaxUID) -> bool:
+        """Tell whether ``convert`` may be tried between these syntaxes."""
+        if target not in UNCOMPRESSED:
+            return False
+        return source in UNCOMPRESSED or (source in COMPRESSED and source in self._decoders())
+
+    @contextmanager
+    def convert(
+        self, path: str, offset: int, source: TransferSyntaxUID, target: TransferSyntaxUID
+    ) -> Iterator[str]:
+        """Yield the path of a file holding only the Data Set in ``target``; removed afterwards.
+
+        Raises ``TranscodingFailed``.
+        """
+        if not self.convertible(source, target):
+            raise TranscodingFailed(f"no conversion from {source} to {target}")
+        output = self._new_file()
+        try:
+            self._convert((path, offset, source), target, output)
+            yield output
+        finally:
+            Path(output).unlink(missing_ok=True)
+
+    def same_content(
+        self,
+        left: tuple[str, int, TransferSyntaxUID],
+        right: tuple[str, int, TransferSyntaxUID],
+    ) -> bool:
+        """Tell whether two files (path, Data Set offset, syntax) hold the same elements and pixels.
+
+        ``False`` whenever it cannot be proved within the bounds.
+        """
+        if not {left[2], right[2]} <= UNCOMPRESSED | COMPRESSED:
+            return False
+        try:
+            return self._run("same_content", left, right, self._prepared(), self._max_bytes) is True
+        except (TaskFailed, OSError):
+            return False
+
+    def close(self) -> None:
+        """End the workers. Conversions under way fail."""
+        self._sandbox.close()
+
+    def _convert(self, stored: tuple[str, int, str], target: str, output: str) -> None:
+        try:
+            self._run("convert", stored, target, output, str(self._folder), self._max_bytes)
+        except TaskFailed as error:
+            raise TranscodingFailed(str(error)) from error
+
+    def _decoders(self) -> frozenset[str]:
+        """Compressed syntaxes the worker can decode; asked until it has answered once."""
+        if self._decodable is None:
+            try:
+                answer = self._run("available_syntaxes")
+            except TaskFailed:
+                return frozenset()
+            self._decodable = frozenset(answer if isinstance(answer, list) else ())
+        return self._decodable
+
+    def _new_file(self) -> str:
+        try:
+            descriptor, path = tempfile.mkstemp(prefix=_PREFIX, dir=self._prepared())
+        except OSError as error:
+            raise TranscodingFailed("no room for the converted file") from error
+        os.close(descriptor)
+        return path
+
+    def _prepared(self) -> str:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return str(self._folder)
+
+    def _run(self, task: str, *arguments: object) -> object:
+        return self._sandbox.run(f"{_TASKS}:{task}", *arguments)

@@ -1,0 +1,1 @@
+"""What peers can ask of us: one module per DICOM service class, translating requests into service calls."""

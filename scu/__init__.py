@@ -1,0 +1,1 @@
+"""What we ask of peers: one module per DICOM service we use."""

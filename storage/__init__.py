@@ -1,0 +1,1 @@
+"""Where things are kept: instances as files, facts as rows, deletions and corrections as journal entries."""

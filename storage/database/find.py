@@ -1,0 +1,238 @@
+"""Finding entities for C-FIND: ``pacs.core.ports.FindIndex`` on SQLite and PostgreSQL.
+
+A question is answered in two steps: one short read lists the row numbers, page
+after page reads the values, so that no reader stays open while a peer takes
+its time. Which index drives is decided in ``find_driver``.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from pacs.core.attributes import Level, attributes_of
+from pacs.core.caller import Visibility
+from pacs.core.conditions import COMPUTED, Condition, Found, level_of
+from pacs.core.identifiers import ObjectId, TransferSyntaxUID
+from pacs.core.records import Place
+from storage.database.find_driver import choose_driver, driving, join_tables, repeats_rows
+from storage.database.find_sql import (
+    TABLES,
+    Dialect,
+    Sql,
+    column_of,
+    compile_condition,
+    joined,
+    one_of,
+)
+
+_LEVELS = tuple(Level)
+_ALIVE = {  # something delivered is left of it
+    Level.PATIENT: "EXISTS (SELECT 1 FROM study AS lived JOIN series AS held "
+    "ON held.study_row = lived.id WHERE lived.patient_row = patient.id AND held.instance_count > 0)",
+    Level.STUDY: "EXISTS (SELECT 1 FROM series AS held "
+    "WHERE held.study_row = study.id AND held.instance_count > 0)",
+    Level.SERIES: "series.instance_count > 0",
+    # The second is implied by the first; saying it lets the index of SOP Instance UIDs be used.
+    Level.IMAGE: "instance.delivered = 1 AND instance.deleted_by IS NULL",
+}
+
+
+class Reader(Protocol):
+    """The database as finding needs it: short reads, ``?`` for parameters on both back ends."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which back end it is."""
+        ...
+
+    def execute(self, sql: str, params: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run one reading statement on its own. Raises ``RecordsFailed``."""
+        ...
+
+
+class DatabaseFindIndex:
+    """``pacs.core.ports.FindIndex`` over the index tables."""
+
+    def __init__(self, database: Reader) -> None:
+        self._database = database
+
+    def candidates(
+        self,
+        level: Level,
+        conditions: Sequence[Condition],
+        visibility: Visibility,
+        *,
+        limit: int,
+    ) -> Sequence[int]:
+        """List the row numbers, ascending, of at most ``limit`` entities that keep all conditions."""
+        dialect = self._database.dialect
+        driver = choose_driver(conditions, self._count, dialect)
+        levels = [level, *(level_of(one) for one in conditions)]
+        deepest = max(levels, key=lambda one: one.depth)
+        highest = min(levels, key=lambda one: one.depth)
+        chain = _LEVELS[highest.depth : deepest.depth + 1]
+        parts = [compile_condition(one, dialect) for one in conditions]
+        parts += [_visible(one, visibility) for one in chain]
+        parts.append(Sql(_ALIVE[deepest]))
+        parts += driving(driver, conditions, dialect)
+        where = joined(parts, "AND")
+        repeated = deepest is not level or repeats_rows(driver)
+        distinct = "DISTINCT " if repeated else ""
+        # Without a key the tables are read as they lie. The optimiser likes an index better,
+        # because it is smaller, and then fetches what hangs below in that index's order.
+        order = f"ORDER BY {TABLES[level]}.id " if driver is None else ""
+        found = self._database.execute(
+            f"SELECT {distinct}{TABLES[level]}.id FROM "
+            f"{join_tables(chain, driver or level, dialect)} "
+            f"WHERE {where.text} {order}LIMIT {limit:d}",
+            where.params,
+        )
+        return array("q", sorted(row[0] for row in found))
+
+    def rows(
+        self,
+        level: Level,
+        rows: Sequence[int],
+        wanted: frozenset[str],
+        visibility: Visibility,
+    ) -> Iterator[Found]:
+        """Give what is held under these row numbers, ascending, with the wanted keywords' values."""
+        chain = _LEVELS[: level.depth + 1]
+        attributes = [one for step in chain for one in attributes_of(step) if one.keyword in wanted]
+        table = TABLES[level]
+        columns = [f"{table}.registrant", f"{table}.received_utc"]
+        columns += [f"{TABLES[step]}.id" for step in chain]
+        columns += list(_PLACE) if level is Level.IMAGE else []
+        columns += [column_of(one) for one in attributes]
+        where = joined(
+            [one_of(f"{table}.id", tuple(rows)), Sql(_ALIVE[level]), _visible(level, visibility)],
+            "AND",
+        )
+        page = list(
+            self._database.execute(
+                f"SELECT {', '.join(columns)} FROM {join_tables(chain, level, self._database.dialect)} "
+                f"WHERE {where.text} ORDER BY {table}.id",
+                where.params,
+            )
+        )
+        related = self._related(chain, [row[2 : 2 + len(chain)] for row in page], wanted)
+        keywords = [one.keyword for one in attributes]
+        for row in page:
+            ids = row[2 : 2 + len(chain)]
+            values = {
+                keyword: text
+                for keyword, text in zip(keywords, row[len(row) - len(keywords) :], strict=True)
+                if text
+            }
+            for step, number in zip(chain, ids, strict=True):
+                values.update(related.get((step, number), {}))
+            yield _found(level, row, ids[-1], values)
+
+    def _count(self, sql: Sql) -> int:
+        return int(next(iter(self._database.execute(sql.text, sql.params)))[0])
+
+    # --- computed attributes ------------------------------------------------------------
+
+    def _related(
+        self, chain: Sequence[Level], ids: Sequence[Sequence[int]], wanted: frozenset[str]
+    ) -> dict[tuple[Level, int], dict[str, str]]:
+        """Make the computed attributes of every entity on a page, a query or two per level."""
+        related: dict[tuple[Level, int], dict[str, str]] = {}
+        for step in chain:
+            numbers = tuple(sorted({row[step.depth] for row in ids}))
+            keywords = {one for one, level in COMPUTED.items() if level is step} & wanted
+            for sql, names in _RELATED[step]:
+                if numbers and keywords.intersection(names):
+                    self._collect(related, step, sql, names, numbers)
+        return related
+
+    def _collect(
+        self,
+        related: dict[tuple[Level, int], dict[str, str]],
+        step: Level,
+        sql: str,
+        names: tuple[str, ...],
+        numbers: tuple[int, ...],
+    ) -> None:
+        marks = ", ".join("?" * len(numbers))
+        for number, *values in self._database.execute(sql.format(marks=marks), numbers):
+            entry = related.setdefault((step, number), {})
+            for name, value in zip(names, values, strict=True):
+                if value is not None and not isinstance(value, str):
+                    entry[name] = str(int(value))
+                elif value:
+                    entry[name] = f"{entry[name]}\\{value}" if name in entry else value
+
+
+_PLACE = (
+    "instance.place",
+    "instance.object_id",
+    "instance.size_bytes",
+    "instance.data_set_offset",
+    "instance.transfer_syntax_uid",
+)
+_RELATED: dict[Level, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    Level.PATIENT: (
+        (
+            "SELECT study.patient_row, COUNT(DISTINCT study.id), COUNT(*), "
+            "SUM(series.instance_count) FROM study JOIN series ON series.study_row = study.id "
+            "WHERE study.patient_row IN ({marks}) AND series.instance_count > 0 "
+            "GROUP BY study.patient_row",
+            (
+                "NumberOfPatientRelatedStudies",
+                "NumberOfPatientRelatedSeries",
+                "NumberOfPatientRelatedInstances",
+            ),
+        ),
+    ),
+    Level.STUDY: (
+        (
+            "SELECT study_row, COUNT(*), SUM(instance_count) FROM series "
+            "WHERE study_row IN ({marks}) AND instance_count > 0 GROUP BY study_row",
+            ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),
+        ),
+        (
+            "SELECT DISTINCT study_row, modality FROM series "
+            "WHERE study_row IN ({marks}) AND instance_count > 0 ORDER BY study_row, modality",
+            ("ModalitiesInStudy",),
+        ),
+        (
+            "SELECT DISTINCT series.study_row, instance.sop_class_uid FROM series "
+            "JOIN instance ON instance.series_row = series.id WHERE series.study_row IN ({marks}) "
+            "AND instance.delivered = 1 ORDER BY 1, 2",
+            ("SOPClassesInStudy",),
+        ),
+    ),
+    Level.SERIES: (
+        (
+            "SELECT id, instance_count FROM series WHERE id IN ({marks})",
+            ("NumberOfSeriesRelatedInstances",),
+        ),
+    ),
+    Level.IMAGE: (),
+}
+
+
+def _visible(level: Level, visibility: Visibility) -> Sql:
+    if visibility.everything:
+        return Sql("1=1")
+    return one_of(f"{TABLES[level]}.registrant", tuple(sorted(visibility.registrants)))
+
+
+def _found(level: Level, row: Sequence[Any], number: int, values: dict[str, str]) -> Found:
+    if level is not Level.IMAGE:
+        return Found(row=number, values=values, registrant=row[0], received_utc=row[1])
+    name, object_id, size_bytes, offset, syntax = row[2 + len(_LEVELS) : 7 + len(_LEVELS)]
+    return Found(
+        row=number,
+        values=values,
+        registrant=row[0],
+        received_utc=row[1],
+        place=Place(
+            name=name,
+            object_id=ObjectId(object_id),
+            size_bytes=int(size_bytes),
+            data_set_offset=int(offset),
+        ),
+        transfer_syntax_uid=TransferSyntaxUID(syntax),
+    )

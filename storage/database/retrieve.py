@@ -1,0 +1,142 @@
+"""Which instances a retrieve delivers. Visibility and deletions are part of the query."""
+
+from collections.abc import Sequence
+
+from pacs.core.caller import Visibility
+from pacs.core.identifiers import (
+    Digest,
+    ObjectId,
+    Registrant,
+    SeriesInstanceUID,
+    SOPClassUID,
+    SOPInstanceUID,
+    StudyInstanceUID,
+    TransferSyntaxUID,
+)
+from pacs.core.records import Held, Instance, Place, Selection
+from storage.database.connection import Database
+
+_FROM = (
+    "FROM instance i JOIN series e ON e.id = i.series_row JOIN study s ON s.id = e.study_row "
+    "JOIN patient p ON p.id = s.patient_row WHERE i.delivered = 1 AND i.deleted_by IS NULL"
+)
+HELD = (
+    "SELECT i.registrant, s.study_instance_uid, e.series_instance_uid, i.sop_class_uid, "
+    "i.sop_instance_uid, i.transfer_syntax_uid, i.digest, i.place, i.object_id, i.size_bytes, "
+    "i.data_set_offset FROM instance i JOIN series e ON e.id = i.series_row "
+    "JOIN study s ON s.id = e.study_row "
+)
+_PARAMETERS_A_QUERY = 500
+
+
+class DatabaseRetrieveIndex:
+    """``pacs.core.ports.RetrieveIndex``, and what ingest asks outside its transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def registrants(self, selection: Selection, visibility: Visibility) -> Sequence[Registrant]:
+        """Whose objects the selection touches, among those visible."""
+        where, params = _where(selection, visibility)
+        rows = self._database.execute(f"SELECT DISTINCT i.registrant {_FROM}{where}", params)
+        return [Registrant(row[0]) for row in rows]
+
+    def select(
+        self, selection: Selection, visibility: Visibility, limit: int
+    ) -> Sequence[tuple[int, SOPClassUID, TransferSyntaxUID]]:
+        """Row, class and stored syntax of each instance to deliver; at most ``limit`` + 1."""
+        where, params = _where(selection, visibility)
+        rows = self._database.execute(
+            f"SELECT i.id, i.sop_class_uid, i.transfer_syntax_uid {_FROM}{where} "
+            "ORDER BY s.id, e.id, i.object_id LIMIT ?",
+            [*params, limit + 1],
+        )
+        return [(int(row[0]), SOPClassUID(row[1]), TransferSyntaxUID(row[2])) for row in rows]
+
+    def fetch(self, rows: Sequence[int]) -> Sequence[Held]:
+        """Read those rows in that order; one that has been deleted meanwhile is left out."""
+        found: dict[int, Held] = {}
+        for start in range(0, len(rows), _PARAMETERS_A_QUERY):
+            some = rows[start : start + _PARAMETERS_A_QUERY]
+            marks = ", ".join("?" * len(some))
+            sql = HELD.replace("SELECT ", "SELECT i.id, ", 1)
+            for row in self._database.execute(
+                f"{sql} WHERE i.deleted_by IS NULL AND i.id IN ({marks})", some
+            ):
+                found[int(row[0])] = as_held(row[1:])
+        return [found[row] for row in rows if row in found]
+
+    def has_object(self, object_id: ObjectId) -> bool:
+        """Tell whether rows of this kept file are committed. Raises ``RecordsFailed``."""
+        return any(
+            self._database.execute("SELECT 1 FROM instance WHERE object_id = ?", (object_id,))
+        )
+
+    def versions(self, instance: Instance) -> Sequence[Held]:
+        """List what is held under the same registrant, patient, series and SOP Instance UID."""
+        header = instance.header
+        return [
+            as_held(row)
+            for row in self._database.execute(
+                f"{HELD} JOIN patient p ON p.id = s.patient_row "
+                "WHERE i.sop_instance_uid = ? AND i.deleted_by IS NULL "
+                "AND e.series_instance_uid = ? AND s.study_instance_uid = ? "
+                "AND p.registrant = ? AND p.patient_id = ? AND p.issuer_of_patient_id = ? "
+                "AND p.lone_study_uid = ? ORDER BY i.object_id",
+                (
+                    header.sop_instance_uid,
+                    header.series_instance_uid,
+                    header.study_instance_uid,
+                    instance.provenance.registrant,
+                    header.patient_id,
+                    header.issuer_of_patient_id,
+                    "" if header.patient_id else header.study_instance_uid,
+                ),
+            )
+        ]
+
+
+def as_held(row: Sequence[object]) -> Held:
+    """Make the record of a row selected in the order of ``HELD``."""
+    registrant, study, series, sop_class, sop, syntax, digest, name, object_id = map(str, row[:9])
+    return Held(
+        registrant=Registrant(registrant),
+        study_instance_uid=StudyInstanceUID(study),
+        series_instance_uid=SeriesInstanceUID(series),
+        sop_class_uid=SOPClassUID(sop_class),
+        sop_instance_uid=SOPInstanceUID(sop),
+        transfer_syntax_uid=TransferSyntaxUID(syntax),
+        digest=Digest(digest),
+        place=Place(
+            name=name,
+            object_id=ObjectId(object_id),
+            size_bytes=int(str(row[9])),
+            data_set_offset=int(str(row[10])),
+        ),
+    )
+
+
+def _where(selection: Selection, visibility: Visibility) -> tuple[str, list[object]]:
+    """Turn a selection into the rest of a WHERE clause that begins with AND."""
+    clauses: list[str] = []
+    params: list[object] = []
+    for column, value in (
+        ("p.patient_id", selection.patient_id),
+        ("p.issuer_of_patient_id", selection.issuer_of_patient_id),
+    ):
+        if value is not None:
+            clauses.append(f" AND {column} = ?")
+            params.append(value)
+    for column, values in (
+        ("s.study_instance_uid", selection.study_instance_uids),
+        ("e.series_instance_uid", selection.series_instance_uids),
+        ("i.sop_instance_uid", selection.sop_instance_uids),
+    ):
+        if values:
+            clauses.append(f" AND {column} IN ({', '.join('?' * len(values))})")
+            params.extend(values)
+    if not visibility.everything:
+        visible = sorted(visibility.registrants)
+        clauses.append(f" AND i.registrant IN ({', '.join('?' * len(visible)) or 'NULL'})")
+        params.extend(visible)
+    return "".join(clauses), params

@@ -1,0 +1,311 @@
+"""Rows of arriving instances: the transaction behind every C-STORE.
+
+Rows do not depend on the order of arrival: the attributes of a patient, study
+or series are those of its earliest instance (least object id, ``origin``), so
+``reindex`` finds the same rows whatever the order in which transactions were
+committed. Identity is per registrant and nothing is merged: the UIDs an
+instance carries decide where it is found, and contradictions become rows of
+``conflict``.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from pacs.core.attributes import Level, attributes_of
+from pacs.core.journal import INSTANCE, SERIES, STUDY
+from pacs.core.records import Held, Instance, Job, Usage
+from pacs.core.text import date_time_key, name_groups, name_sounds
+from storage.database.conflict import refresh
+from storage.database.connection import INDEX_LOCK, Database
+from storage.database.retrieve import DatabaseRetrieveIndex
+from storage.database.versions import deliver
+
+_UTC = "%Y-%m-%dT%H:%M:%S.%fZ"
+_KEYS = {
+    "patient": ("patient_id", "issuer_of_patient_id", "registrant", "lone_study_uid"),
+    "study": ("study_instance_uid", "registrant", "patient_row"),
+    "series": ("series_instance_uid", "study_row"),
+}
+_OLDER_SERIES = (
+    "SELECT e.id, e.instance_count FROM series e JOIN study s ON s.id = e.study_row "
+    "JOIN patient p ON p.id = s.patient_row WHERE e.series_instance_uid = ? "
+    "AND s.study_instance_uid = ? AND s.registrant = ? AND p.patient_id = ? "
+    "AND p.issuer_of_patient_id = ? AND p.registrant = ? AND p.lone_study_uid = ? "
+    "AND e.origin < ? AND s.origin < ? AND p.origin < ?"
+)
+Row = dict[str, object]
+
+
+class DatabaseRecords:
+    """``pacs.core.ports.Records`` on SQLite or PostgreSQL."""
+
+    def __init__(self, database: Database, versions: str) -> None:
+        self._database = database
+        self._versions = versions
+
+    @contextmanager
+    def transaction(self) -> Iterator["DatabaseUnit"]:
+        """Begin; commits durably at the end of the block. Raises ``RecordsFailed``."""
+        with self._database.transaction():
+            yield DatabaseUnit(self._database, self._versions)
+
+
+class DatabaseUnit:
+    """``pacs.core.ports.Unit``: what may be written in one transaction."""
+
+    def __init__(self, database: Database, versions: str, *, alone: bool = False) -> None:
+        self._database = database
+        self._versions = versions
+        self._alone = alone
+        self._held = DatabaseRetrieveIndex(database)
+
+    # --- instances -------------------------------------------------------------
+
+    def add_instance(self, instance: Instance, deleted_by: str | None = None) -> bool:
+        """Insert the rows of an instance; ``False`` where the same digest is held already.
+
+        ``deleted_by`` names the journal entry that hides it from the start (reindex).
+        """
+        self._take_turns(instance)
+        came_before = deleted_by is None and self._came_before(instance)
+        if came_before and self.holds_digest(instance):
+            return False
+        series, empty = self._known_series(instance) or self._new_series(instance)
+        lone = int(deleted_by is None and not came_before)
+        row: Row = {"series_row": series, "deleted_by": deleted_by, "delivered": lone}
+        self._insert("instance", {**_instance_row(instance), **row})
+        self._count(instance, series, lone=bool(lone), came_before=came_before)
+        if empty:
+            header, registrant = instance.header, instance.provenance.registrant
+            refresh(self._database, STUDY, registrant, header.study_instance_uid)
+            refresh(self._database, SERIES, registrant, header.series_instance_uid)
+        return True
+
+    def _take_turns(self, instance: Instance) -> None:
+        """Let transactions about the same UIDs see each other. SQLite has one writer anyway."""
+        if self._alone or self._database.dialect == "sqlite":
+            return
+        header = instance.header
+        uids = {header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid}
+        self._database.write(
+            "SELECT pg_advisory_xact_lock_shared(?), "
+            "pg_advisory_xact_lock(hashtextextended(uid, 0)) "
+            "FROM (SELECT unnest(?::text[]) AS uid ORDER BY 1) AS uids",
+            (INDEX_LOCK, sorted(uids)),
+        )
+
+    def _came_before(self, instance: Instance) -> bool:
+        """Tell whether anything is held under this SOP Instance UID, in whatever company."""
+        found = self._database.write(
+            "SELECT 1 FROM instance WHERE sop_instance_uid = ? AND registrant = ? "
+            "AND deleted_by IS NULL LIMIT 1",
+            (instance.header.sop_instance_uid, instance.provenance.registrant),
+        )
+        return found.fetchone() is not None
+
+    def _count(self, instance: Instance, series: int, *, lone: bool, came_before: bool) -> None:
+        """Count what is delivered now; choose among versions where there are several."""
+        if lone:
+            self._database.write(
+                "UPDATE series SET instance_count = instance_count + 1 WHERE id = ?", (series,)
+            )
+        elif came_before:
+            uid = instance.header.sop_instance_uid
+            deliver(self._database, (uid,), self._versions)
+            refresh(self._database, INSTANCE, instance.provenance.registrant, uid)
+
+    def holds_digest(self, instance: Instance) -> bool:
+        """Tell whether this very Data Set is held, not deleted, under the same UIDs and registrant."""
+        return any(one.digest == instance.digest for one in self.versions(instance))
+
+    def versions(self, instance: Instance) -> Sequence[Held]:
+        """List what is held under the same registrant, patient, series and SOP Instance UID."""
+        return self._held.versions(instance)
+
+    def _known_series(self, instance: Instance) -> tuple[int, bool] | None:
+        """Find the series where it and its parents are older: nothing of them changes.
+
+        Tells whether nothing in it has been delivered yet.
+        """
+        header, registrant = instance.header, instance.provenance.registrant
+        found = self._database.write(
+            _OLDER_SERIES,
+            (
+                header.series_instance_uid,
+                header.study_instance_uid,
+                registrant,
+                header.patient_id,
+                header.issuer_of_patient_id,
+                registrant,
+                _lone_study_uid(instance),
+                *[instance.place.object_id] * 3,
+            ),
+        ).fetchone()
+        return None if found is None else (int(found[0]), found[1] == 0)
+
+    def _new_series(self, instance: Instance) -> tuple[int, bool]:
+        """Make what is missing of patient, study and series, and give them earlier attributes."""
+        patient = self._parent("patient", _patient_row(instance), instance)
+        study = self._parent("study", {**_study_row(instance), "patient_row": patient}, instance)
+        series = self._parent("series", {**_series_row(instance), "study_row": study}, instance)
+        note_modalities(self._database, study)
+        return series, True
+
+    def _parent(self, table: str, row: Row, instance: Instance) -> int:
+        """Find or insert a patient, study or series; its attributes are those of its origin."""
+        keys = _KEYS[table]
+        where = " AND ".join(f"{key} = ?" for key in keys)
+        find = f"SELECT id, origin FROM {table} WHERE {where}"
+        found = self._database.write(find, [row[key] for key in keys]).fetchone()
+        if found is None:
+            self._insert(table, row, on_conflict=f"ON CONFLICT ({', '.join(keys)}) DO NOTHING")
+            found = self._database.write(find, [row[key] for key in keys]).fetchone()
+        if instance.place.object_id < found[1]:
+            self.set_attributes(table, found[0], row, only_earlier=True)
+        return int(found[0])
+
+    def set_attributes(
+        self, table: str, row_id: int, row: Row, *, only_earlier: bool = False
+    ) -> None:
+        """Give a patient, study or series the attributes of another instance."""
+        changed = {key: value for key, value in row.items() if key not in _KEYS[table]}
+        sets = ", ".join(f'"{column}" = ?' for column in changed)
+        params = [*changed.values(), row_id]
+        earlier = ""
+        if (
+            only_earlier
+        ):  # said again in the statement: on PostgreSQL others may change it meanwhile
+            earlier = " AND origin > ?"
+            params.append(row["origin"])
+        self._database.write(f"UPDATE {table} SET {sets} WHERE id = ?{earlier}", params)
+
+    def _insert(self, table: str, row: Row, on_conflict: str = "") -> None:
+        columns = ", ".join(f'"{column}"' for column in row)
+        marks = ", ".join("?" * len(row))
+        self._database.write(
+            f"INSERT INTO {table} ({columns}) VALUES ({marks}) {on_conflict}", list(row.values())
+        )
+
+    # --- records -----------------------------------------------------------------
+
+    def record_usage(self, usage: Usage) -> None:
+        """Note a fact for accounting."""
+        self._insert(
+            "usage_fact",
+            {
+                "noted_utc": datetime.now(UTC).strftime(_UTC),
+                "subscriber": usage.subscriber,
+                "kind": usage.kind,
+                "amount": usage.amount,
+                "subject": usage.subject,
+            },
+        )
+
+    def enqueue(self, job: Job) -> None:
+        """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled."""
+        row: Row = {
+            "kind": job.kind,
+            "payload": job.payload,
+            "unique_key": job.unique_key,
+            "asked_utc": datetime.now(UTC).strftime(_UTC),
+        }
+        self._insert("job", row, on_conflict="ON CONFLICT (unique_key) DO NOTHING")
+
+
+def note_modalities(database: Database, study: int) -> None:
+    """Make the modalities of a study those of its series, beside its date as it is now."""
+    database.write(
+        "DELETE FROM study_modality WHERE study_row = ? AND NOT EXISTS ("
+        "SELECT 1 FROM series e JOIN study s ON s.id = e.study_row "
+        "WHERE s.id = study_modality.study_row AND e.modality = study_modality.modality "
+        "AND COALESCE(s.study_date, '') = study_modality.study_date)",
+        (study,),
+    )
+    database.write(
+        "INSERT INTO study_modality (modality, study_date, study_row) "
+        "SELECT DISTINCT e.modality, COALESCE(s.study_date, ''), s.id "
+        "FROM series e JOIN study s ON s.id = e.study_row "
+        "WHERE s.id = ? AND e.modality IS NOT NULL ON CONFLICT DO NOTHING",
+        (study,),
+    )
+
+
+def parent_rows(instance: Instance) -> dict[str, Row]:
+    """Make the patient, study and series rows an instance would give its parents."""
+    return {
+        "patient": _patient_row(instance),
+        "study": _study_row(instance),
+        "series": _series_row(instance),
+    }
+
+
+def _attributes(instance: Instance, level: Level) -> Row:
+    return {one.column: instance.header.values.get(one.keyword) for one in attributes_of(level)}
+
+
+def _common(instance: Instance) -> Row:
+    return {
+        "registrant": instance.provenance.registrant,
+        "origin": instance.place.object_id,
+        "received_utc": instance.provenance.received_utc.strftime(_UTC),
+    }
+
+
+def _lone_study_uid(instance: Instance) -> str:
+    """Keep a patient to one study: a missing Patient ID never joins two into one."""
+    return "" if instance.header.patient_id else instance.header.study_instance_uid
+
+
+def _patient_row(instance: Instance) -> Row:
+    header = instance.header
+    groups = name_groups(header.values.get("PatientName", ""))
+    return {
+        **_attributes(instance, Level.PATIENT),
+        **_common(instance),
+        "patient_id": header.patient_id,
+        "issuer_of_patient_id": header.issuer_of_patient_id,
+        "lone_study_uid": _lone_study_uid(instance),
+        "name_alphabetic": groups[0],
+        "name_ideographic": groups[1],
+        "name_phonetic": groups[2],
+        "name_sounds": name_sounds(header.values.get("PatientName", "")),
+    }
+
+
+def _study_row(instance: Instance) -> Row:
+    values = instance.header.values
+    referring = values.get("ReferringPhysicianName")
+    return {
+        **_attributes(instance, Level.STUDY),
+        **_common(instance),
+        "study_instance_uid": instance.header.study_instance_uid,
+        "study_moment": date_time_key(values.get("StudyDate", ""), values.get("StudyTime", "")),
+        "referring_physician_name_key": "\n".join(name_groups(referring)) if referring else None,
+    }
+
+
+def _series_row(instance: Instance) -> Row:
+    return {
+        **_attributes(instance, Level.SERIES),
+        **_common(instance),
+        "series_instance_uid": instance.header.series_instance_uid,
+    }
+
+
+def _instance_row(instance: Instance) -> Row:
+    place = instance.place
+    return {
+        **_attributes(instance, Level.IMAGE),
+        "registrant": instance.provenance.registrant,
+        "sop_instance_uid": instance.header.sop_instance_uid,
+        "sop_class_uid": instance.header.sop_class_uid,
+        "object_id": place.object_id,
+        "digest": instance.digest,
+        "transfer_syntax_uid": instance.transfer_syntax_uid,
+        "place": place.name,
+        "size_bytes": place.size_bytes,
+        "data_set_offset": place.data_set_offset,
+        "received_utc": instance.provenance.received_utc.strftime(_UTC),
+        "source_ae_title": instance.provenance.source_ae_title,
+    }

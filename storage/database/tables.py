@@ -1,0 +1,42 @@
+"""Every table and what becomes of it when it is lost. The columns are in the migrations.
+
+*Index* tables are derived from the files and the journal: ``pacs reindex``
+empties and rebuilds these and only these. *Records* exist nowhere else; only
+a backup brings them back.
+"""
+
+import enum
+from dataclasses import dataclass
+
+
+class Kind(enum.Enum):
+    """What becomes of a table when its rows are lost."""
+
+    INDEX = "index"
+    RECORD = "record"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table. ``about`` is its line in docs/storage-format.md."""
+
+    name: str
+    kind: Kind
+    about: str
+
+
+TABLES: tuple[Table, ...] = (
+    Table("study_modality", Kind.INDEX, "which modalities a study holds, beside its date"),
+    Table("instance", Kind.INDEX, "one kept file: a version of a SOP Instance, and its place"),
+    Table("series", Kind.INDEX, "a series under one study, with the count of what it delivers"),
+    Table("study", Kind.INDEX, "a study of one registrant under one patient"),
+    Table("patient", Kind.INDEX, "a person as one registrant knows them, or one study without ID"),
+    Table("conflict", Kind.INDEX, "a UID that arrived in contradicting company"),
+    Table("journal_applied", Kind.INDEX, "journal entries whose effect the index holds"),
+    Table("index_property", Kind.INDEX, "under which settings the index was made"),
+    Table("peer", Kind.RECORD, "a device known by AE title"),
+    Table("revision", Kind.RECORD, "grows with every change made while serving"),
+    Table("usage_fact", Kind.RECORD, "who used what, written in the transaction of the fact"),
+    Table("job", Kind.RECORD, "work asked for in the transaction of its cause"),
+)
+"""In an order in which they can be emptied: children before parents."""

@@ -1,0 +1,1 @@
+"""Bytes of instances: one module per kind of store."""

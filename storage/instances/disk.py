@@ -1,0 +1,207 @@
+"""Instances as plain Part 10 files in a folder tree that no peer's string can reach.
+
+``<yyyy>/<mm>/<dd>/<hash of registrant and Study Instance UID>/<object id>-<digest>.dcm``,
+the date being that of the object id, UTC. docs/storage-format.md is its description.
+"""
+
+import hashlib
+import os
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from config.settings import Storage
+from pacs.core.errors import InstanceCorrupt, InstanceNotFound
+from pacs.core.identifiers import (
+    Digest,
+    ObjectId,
+    StudyInstanceUID,
+    new_object_id,
+    object_id_time_ms,
+)
+from pacs.core.records import IncomingMeta, Place
+from storage.instances import part10
+from storage.instances.incoming import HASHERS, DiskIncoming, Limits, open_from
+
+_NAME = re.compile(r"([0-9a-f-]{36})-(blake3|sha256)-([0-9a-f]{64})\.dcm\Z")
+_READ_BYTES = 1 << 20
+_DURABLE_FOLDERS = 4_096
+_FOLDER_STAYS_S = 2 * 86_400
+
+
+class DiskStore:
+    """``pacs.core.ports.InstanceStore`` on a local file system with hard links and fsync."""
+
+    def __init__(self, root: Path, storage: Storage) -> None:
+        self._root = root
+        self._arrivals = root / "incoming"
+        self._arrivals.mkdir(parents=True, exist_ok=True)
+        self._limits = Limits(
+            root,
+            digest=storage.digest,
+            reserve_bytes=storage.reserve_bytes,
+            max_instance_bytes=storage.max_instance_bytes,
+        )
+        self._durable: OrderedDict[Path, None] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def incoming(self, meta: IncomingMeta) -> DiskIncoming:
+        """Begin a file on the store's volume; a failure shows at ``finish``."""
+        object_id = new_object_id()
+        return DiskIncoming(
+            meta,
+            object_id=object_id,
+            arrival=self._arrivals / f"{object_id}.part",
+            final=lambda oid, study, digest: self._final(oid, study, digest, meta),
+            make_durable=self._make_durable,
+            limits=self._limits,
+        )
+
+    def _final(
+        self, object_id: ObjectId, study: StudyInstanceUID, digest: Digest, meta: IncomingMeta
+    ) -> Path:
+        owner = f"{meta.provenance.registrant}\0{study}".encode()
+        folder = hashlib.sha256(owner).hexdigest()[:32]
+        return self._day(object_id) / folder / f"{object_id}-{digest.replace(':', '-')}.dcm"
+
+    def _day(self, object_id: ObjectId) -> Path:
+        issued = datetime.fromtimestamp(object_id_time_ms(object_id) / 1000, UTC)
+        return self._root / issued.strftime("%Y/%m/%d")
+
+    def _make_durable(self, folder: Path) -> None:
+        """Fsync a folder, and its parents unless this process has done so before.
+
+        Another process may have created a parent and not yet fsynced it, so
+        existence alone proves nothing.
+        """
+        _fsync_folder(folder)
+        with self._lock:
+            known = folder in self._durable
+        if known:
+            return
+        for parent in folder.relative_to(self._root).parents:
+            _fsync_folder(self._root / parent)
+        with self._lock:
+            self._durable[folder] = None
+            while len(self._durable) > _DURABLE_FOLDERS:
+                self._durable.popitem(last=False)
+
+    def path(self, place: Place) -> str:
+        """File system path of a kept file."""
+        return str(self._root / place.name)
+
+    def open(self, place: Place) -> BinaryIO:
+        """Open a kept file from its first byte. Raises ``InstanceNotFound``."""
+        try:
+            return (self._root / place.name).open("rb")
+        except FileNotFoundError as error:
+            raise InstanceNotFound(f"file is missing: {place.name}") from error
+
+    def open_data_set(self, place: Place) -> BinaryIO:
+        """Open a kept file from the first byte of its Data Set. Raises ``InstanceNotFound``."""
+        try:
+            return open_from(self._root / place.name, place.data_set_offset)
+        except FileNotFoundError as error:
+            raise InstanceNotFound(f"file is missing: {place.name}") from error
+
+    def verify(self, place: Place, digest: Digest) -> None:
+        """Re-read the Data Set. Raises ``InstanceCorrupt`` or ``InstanceNotFound``."""
+        algorithm, _, expected = digest.partition(":")
+        hasher = HASHERS[algorithm]()
+        with self.open_data_set(place) as data_set:
+            try:
+                while piece := data_set.read(_READ_BYTES):
+                    hasher.update(piece)
+            except OSError as error:
+                raise InstanceCorrupt(f"cannot be read: {place.name}: {error.strerror}") from error
+        if hasher.hexdigest() != expected:
+            raise InstanceCorrupt(f"digest differs: {place.name}")
+
+    def remove(self, place: Place) -> None:
+        """Remove a kept file; one that is gone is no error. An empty folder of past days goes too.
+
+        A folder that may still get files stays: another process takes its name
+        for durable, and one made anew under it would not be.
+        """
+        path = self._root / place.name
+        path.unlink(missing_ok=True)
+        if time.time() - object_id_time_ms(place.object_id) / 1000 < _FOLDER_STAYS_S:
+            return
+        try:
+            path.parent.rmdir()
+        except OSError:
+            return  # not empty, or gone: both are fine
+        with self._lock:
+            self._durable.pop(path.parent, None)
+
+    def places(self) -> Iterator[Place]:
+        """Walk all kept files in the order of their object ids, a day at a time."""
+        for day in sorted(self._root.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]")):
+            for path in sorted(day.glob("*/*.dcm"), key=lambda one: one.name):
+                try:
+                    yield self._place(path)
+                except FileNotFoundError:
+                    continue  # purged while we walk
+
+    def strays(self) -> Iterator[str]:
+        """Walk the files of the tree whose names this archive never gave."""
+        for path in self._root.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]/*/*"):
+            if not _NAME.match(path.name):
+                yield self._limits.relative(path)
+
+    def _place(self, path: Path) -> Place:
+        name = _NAME.match(path.name)
+        with path.open("rb") as file:
+            start = file.read(144)
+        try:
+            offset = part10.data_set_offset(start)
+        except InstanceCorrupt:
+            offset = -1  # still a place: read_meta and verify say what is wrong with it
+        return Place(
+            name=self._limits.relative(path),
+            object_id=ObjectId(name.group(1) if name else ""),
+            size_bytes=path.stat().st_size,
+            data_set_offset=offset,
+        )
+
+    def read_meta(self, place: Place) -> tuple[IncomingMeta, Digest]:
+        """Read back what a file says of itself, and the digest in its name. Raises ``InstanceCorrupt``."""
+        name = _NAME.match(place.name.rpartition("/")[2])
+        if name is None or place.data_set_offset < 0:
+            raise InstanceCorrupt(f"not a file of this archive: {place.name}")
+        with self.open(place) as file:
+            meta = part10.decode(file.read(place.data_set_offset))
+        return meta, Digest(f"{name.group(2)}:{name.group(3)}")
+
+    def unsettled(self) -> Iterator[Place | None]:
+        """At start: what was on its way when the process ended; see the port."""
+        for arrival in sorted(self._arrivals.glob("*.part")):
+            kept = []
+            if arrival.stat().st_nlink > 1:
+                object_id = ObjectId(arrival.stem)
+                kept = list(self._day(object_id).glob(f"*/{object_id}-*.dcm"))
+            for path in kept:
+                self._make_durable(path.parent)  # the end may have come between name and fsync
+            yield self._place(kept[0]) if kept else None
+            arrival.unlink(missing_ok=True)
+
+    def is_arriving(self, object_id: ObjectId) -> bool:
+        """Tell whether this file is on its way: kept perhaps, its rows not yet committed."""
+        return (self._arrivals / f"{object_id}.part").exists()
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be stored above the reserve."""
+        return self._limits.free_bytes()
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,252 @@
+"""One instance on its way in: streamed to the store's own volume, hashed as it is written.
+
+The order inside ``keep`` is the guarantee of law 1: content, fsync, name, every
+directory that may be new. A crash in between leaves all of it or none of it.
+The arrival name stays as a second hard link until ``settle``, so that start-up
+finds exactly the instances whose rows may be missing.
+"""
+
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import blake3
+
+from pacs.core.errors import (
+    CapacityExhausted,
+    InstanceTooLarge,
+    PacsError,
+    StorageFailed,
+)
+from pacs.core.identifiers import Digest, ObjectId, StudyInstanceUID
+from pacs.core.records import IncomingMeta, Place
+from storage.instances import part10
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EMLINK}
+_CHECK_EVERY_BYTES = 4 * 1024 * 1024
+
+
+class Hasher(Protocol):
+    """What ``hashlib`` and ``blake3`` have in common."""
+
+    def update(self, data: memoryview | bytes, /) -> object: ...
+    def hexdigest(self) -> str: ...
+
+
+HASHERS: dict[str, Callable[[], Hasher]] = {"blake3": blake3.blake3, "sha256": hashlib.sha256}
+
+
+def as_pacs_error(error: OSError) -> PacsError:
+    """Say in archive words what the system refused."""
+    if error.errno in _NO_ROOM:
+        return CapacityExhausted()
+    return StorageFailed(f"{error.strerror} ({error.filename or 'store'})")
+
+
+class OffsetReader(io.RawIOBase):
+    """A file seen from ``offset`` on, so that a Data Set reads as if it stood alone."""
+
+    def __init__(self, path: str | os.PathLike[str], offset: int) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._offset = offset
+        self._size = os.fstat(self._fd).st_size - offset
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # raw buffer protocol
+        count = os.preadv(self._fd, [buffer], self._offset + self._position)
+        self._position += count
+        return count
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, base + position)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+def open_from(path: str | os.PathLike[str], offset: int) -> BinaryIO:
+    """Open ``path`` for buffered reading from ``offset`` on."""
+    return io.BufferedReader(OffsetReader(path, offset), 65_536)
+
+
+class DiskIncoming:
+    """``pacs.core.ports.Incoming`` on a local file system."""
+
+    def __init__(
+        self,
+        meta: IncomingMeta,
+        *,
+        object_id: ObjectId,
+        arrival: Path,
+        final: Callable[[ObjectId, StudyInstanceUID, Digest], Path],
+        make_durable: Callable[[Path], None],
+        limits: "Limits",
+    ) -> None:
+        self.meta = meta
+        self._object_id = object_id
+        self._arrival = arrival
+        self._final = final
+        self._make_durable = make_durable
+        self._limits = limits
+        self._hasher = HASHERS[limits.digest]()
+        self._failure: PacsError | None = None
+        self._kept: Path | None = None
+        self._settled = False
+        self._fd = -1
+        self._digest: Digest | None = None
+        file_meta = part10.encode(meta)
+        self._data_set_offset = len(file_meta)
+        self._size = 0
+        self._checked_until = 0
+        self._attempt(lambda: self._open(file_meta))
+
+    def _open(self, file_meta: bytes) -> None:
+        self._limits.refuse_when_full(0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd = os.open(self._arrival, flags, 0o640)
+        self._write_all(memoryview(file_meta))
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        """Run ``action`` unless something failed before; remember the first failure."""
+        if self._failure is not None:
+            return
+        try:
+            action()
+        except OSError as error:
+            self._failure = as_pacs_error(error)
+        except PacsError as error:
+            self._failure = error
+
+    def write(self, piece: memoryview) -> None:
+        """Append a piece of the Data Set; a failure shows at ``finish``."""
+        self._attempt(lambda: self._append(piece))
+
+    def _append(self, piece: memoryview) -> None:
+        data_set_bytes = self._size - self._data_set_offset + len(piece)
+        if data_set_bytes > self._limits.max_instance_bytes:
+            raise InstanceTooLarge
+        if data_set_bytes >= self._checked_until:
+            self._limits.refuse_when_full(len(piece))
+            self._checked_until = data_set_bytes + _CHECK_EVERY_BYTES
+        self._write_all(piece)
+        self._hasher.update(piece)
+
+    def _write_all(self, piece: memoryview) -> None:
+        while piece:
+            written = os.write(self._fd, piece)
+            self._size += written
+            piece = piece[written:]
+
+    def finish(self) -> Digest:
+        """End the Data Set and give its digest. Raises what went wrong first."""
+        if self._failure is not None:
+            raise self._failure
+        if self._digest is None:
+            self._digest = Digest(f"{self._limits.digest}:{self._hasher.hexdigest()}")
+        return self._digest
+
+    @property
+    def data_set_bytes(self) -> int:
+        """Length of the Data Set received so far."""
+        return self._size - self._data_set_offset
+
+    @property
+    def arrival_path(self) -> str:
+        """File system path while it arrives."""
+        return str(self._arrival)
+
+    def open_data_set(self) -> BinaryIO:
+        """Read what was written, from the first byte of the Data Set."""
+        return open_from(self._arrival, self._data_set_offset)
+
+    def place(self, study: StudyInstanceUID) -> Place:
+        """Where ``keep`` will put the file."""
+        path = self._final(self._object_id, study, self.finish())
+        return Place(
+            name=self._limits.relative(path),
+            object_id=self._object_id,
+            size_bytes=self._size,
+            data_set_offset=self._data_set_offset,
+        )
+
+    def keep(self, study: StudyInstanceUID) -> Place:
+        """Give the file its final name; when this returns, it survives power loss."""
+        place = self.place(study)
+        path = self._final(self._object_id, study, self.finish())
+        try:
+            os.fsync(self._fd)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(self._arrival, path)
+            self._kept = path
+            self._make_durable(path.parent)
+        except OSError as error:
+            with suppress(OSError):  # what cannot be removed keeps its mark: start-up looks at it
+                self.discard()
+            raise as_pacs_error(error) from error
+        return place
+
+    def settle(self) -> None:
+        """The rows are committed: drop the arrival name."""
+        self._settled = True
+        self._arrival.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove the file, kept or not."""
+        if self._kept is not None:
+            self._kept.unlink(missing_ok=True)
+            self._kept = None
+        self._arrival.unlink(missing_ok=True)
+
+    def __enter__(self) -> "DiskIncoming":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if not self._settled and self._kept is None:
+            self._arrival.unlink(missing_ok=True)
+
+
+class Limits:
+    """What the store allows: room above the reserve, size of an instance, digest."""
+
+    def __init__(
+        self, root: Path, *, digest: str, reserve_bytes: int, max_instance_bytes: int
+    ) -> None:
+        self.root = root
+        self.digest = digest
+        self.reserve_bytes = reserve_bytes
+        self.max_instance_bytes = max_instance_bytes
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be stored above the reserve."""
+        volume = os.statvfs(self.root)
+        return max(0, volume.f_bavail * volume.f_frsize - self.reserve_bytes)
+
+    def refuse_when_full(self, wanted_bytes: int) -> None:
+        """Raise ``CapacityExhausted`` when ``wanted_bytes`` would touch the reserve."""
+        if self.free_bytes() <= wanted_bytes:
+            raise CapacityExhausted
+
+    def relative(self, path: Path) -> str:
+        """Name of a file within the store."""
+        return path.relative_to(self.root).as_posix()

@@ -1,0 +1,122 @@
+"""File Meta Information of kept files: written before the first byte of a Data Set, read back by reindex.
+
+PS3.10 Section 7.1. Provenance that the standard has no element for is JSON in
+Private Information (0002,0102). Decides nothing about where files are.
+"""
+
+import json
+import struct
+from datetime import datetime
+
+from pacs.core.errors import InstanceCorrupt
+from pacs.core.identifiers import (
+    AETitle,
+    Registrant,
+    SOPClassUID,
+    SOPInstanceUID,
+    TransferSyntaxUID,
+)
+from pacs.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs.core.records import IncomingMeta, Provenance
+
+PRIVATE_INFORMATION_CREATOR_UID = "2.25.323588020922014984990903540343249068651"
+
+_PREAMBLE = bytes(128) + b"DICM"
+_SHORT = struct.Struct("<HH2sH")
+_LONG = struct.Struct("<HH2sHL")
+_MAX_META_BYTES = 1 << 20
+
+
+def _element(number: int, vr: bytes, value: bytes) -> bytes:
+    """Encode one element of group 0002, Explicit VR Little Endian, padded to even length."""
+    padding = b"\0" if vr in (b"UI", b"OB") else b" "
+    padded = value + padding if len(value) % 2 else value
+    if vr == b"OB":
+        return _LONG.pack(0x0002, number, vr, 0, len(padded)) + padded
+    return _SHORT.pack(0x0002, number, vr, len(padded)) + padded
+
+
+def _ascii(text: str) -> bytes:
+    return text.encode("ascii", "replace")
+
+
+def encode(meta: IncomingMeta) -> bytes:
+    """Make preamble, prefix and File Meta Information. Their length is the Data Set's offset."""
+    origin = meta.provenance
+    private = json.dumps(
+        {
+            "registrant": origin.registrant,
+            "issuer": origin.issuer_of_patient_id,
+            "received": origin.received_utc.isoformat(),
+            "association": origin.association,
+        }
+    ).encode()
+    body = b"".join(
+        (
+            _element(0x0001, b"OB", b"\0\1"),
+            _element(0x0002, b"UI", _ascii(meta.sop_class_uid)),
+            _element(0x0003, b"UI", _ascii(meta.sop_instance_uid)),
+            _element(0x0010, b"UI", _ascii(meta.transfer_syntax_uid)),
+            _element(0x0012, b"UI", _ascii(IMPLEMENTATION_CLASS_UID)),
+            _element(0x0013, b"SH", _ascii(IMPLEMENTATION_VERSION_NAME)),
+            _element(0x0016, b"AE", _ascii(origin.source_ae_title)),
+            _element(0x0017, b"AE", _ascii(origin.source_ae_title)),
+            _element(0x0018, b"AE", _ascii(origin.receiving_ae_title)),
+            _element(0x0100, b"UI", _ascii(PRIVATE_INFORMATION_CREATOR_UID)),
+            _element(0x0102, b"OB", private),
+        )
+    )
+    return _PREAMBLE + _SHORT.pack(0x0002, 0, b"UL", 4) + struct.pack("<L", len(body)) + body
+
+
+def data_set_offset(start: bytes) -> int:
+    """Tell where the Data Set begins, from a file's first 144 bytes. Raises ``InstanceCorrupt``."""
+    if len(start) < 144 or start[128:132] != b"DICM" or start[132:138] != b"\2\0\0\0UL":
+        raise InstanceCorrupt("not a file of this archive: no File Meta Information")
+    (length,) = struct.unpack_from("<L", start, 140)
+    if length > _MAX_META_BYTES:
+        raise InstanceCorrupt("File Meta Information is damaged: its length is out of bounds")
+    return 144 + int(length)
+
+
+def decode(file_meta: bytes) -> IncomingMeta:
+    """Read back what ``encode`` wrote. Raises ``InstanceCorrupt``."""
+    try:
+        end = data_set_offset(file_meta)
+        if len(file_meta) < end:
+            raise InstanceCorrupt("File Meta Information is cut off")
+        values = dict(_elements(file_meta, end))
+        private = json.loads(values[0x0102].rstrip(b"\0"))
+        return IncomingMeta(
+            sop_class_uid=SOPClassUID(_text(values[0x0002])),
+            sop_instance_uid=SOPInstanceUID(_text(values[0x0003])),
+            transfer_syntax_uid=TransferSyntaxUID(_text(values[0x0010])),
+            provenance=Provenance(
+                registrant=Registrant(private["registrant"]),
+                issuer_of_patient_id=private["issuer"],
+                received_utc=datetime.fromisoformat(private["received"]),
+                association=private["association"],
+                source_ae_title=AETitle(_text(values[0x0016])),
+                receiving_ae_title=AETitle(_text(values[0x0018])),
+            ),
+        )
+    except (KeyError, ValueError, TypeError, struct.error) as error:
+        raise InstanceCorrupt("File Meta Information is damaged") from error
+
+
+def _text(value: bytes) -> str:
+    return value.decode("ascii").rstrip("\0 ")
+
+
+def _elements(file_meta: bytes, end: int) -> list[tuple[int, bytes]]:
+    found = []
+    position = 144
+    while position < end:
+        _, number, vr, length = _SHORT.unpack_from(file_meta, position)
+        position += _SHORT.size
+        if vr == b"OB":
+            (length,) = struct.unpack_from("<L", file_meta, position)
+            position += 4
+        found.append((number, file_meta[position : position + length]))
+        position += length
+    return found

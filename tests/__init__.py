@@ -1,0 +1,1 @@
+"""Tests: unit (one room), contracts (one port, every implementation), integration, e2e (foreign peers)."""
