@@ -80,7 +80,10 @@ def masked(value: object) -> object:
     """
     if not isinstance(value, str) or "://" not in value:
         return value
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return "***"  # no URL at all, and perhaps a password
     credentials, at, host = parts.netloc.rpartition("@")
     user, colon, _ = credentials.partition(":")
     netloc = f"{user}{':***' if colon else ''}{at}{host}"

@@ -161,7 +161,8 @@ def _gate(settings: Settings) -> Gate:
 
 def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
     settings = parts.settings
-    reindex = _reindex(parts)
+    ingest = _ingest(parts)
+    reindex = _reindex(parts, ingest)
     return Archive(
         home=home,
         settings=settings,
@@ -171,14 +172,7 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         store=parts.store,
         transcoder=parts.transcoder,
         snapshots=parts.snapshots,
-        ingest=Ingest(
-            records=parts.records,
-            index=parts.index,
-            store=parts.store,
-            transcoder=parts.transcoder,
-            snapshots=parts.snapshots,
-            parsing=settings.parsing,
-        ),
+        ingest=ingest,
         find=_find(parts),
         retrieve=_retrieve(parts),
         peers=Peers(PeerTable(parts.database), parts.audit),
@@ -236,12 +230,24 @@ def _retrieve(parts: _Parts) -> Retrieve:
     )
 
 
-def _reindex(parts: _Parts) -> Reindex:
+def _ingest(parts: _Parts) -> Ingest:
+    return Ingest(
+        records=parts.records,
+        index=parts.index,
+        store=parts.store,
+        transcoder=parts.transcoder,
+        snapshots=parts.snapshots,
+        parsing=parts.settings.parsing,
+    )
+
+
+def _reindex(parts: _Parts, ingest: Ingest) -> Reindex:
     return Reindex(
         index=_whole(parts),
         journal=parts.journal,
         store=parts.store,
         parsing=parts.settings.parsing,
+        facts=ingest.facts,
         audit=parts.audit,
     )
 

@@ -108,8 +108,8 @@ the next sub-operation.
 - Only unique keys select. A list of UIDs is taken at the level asked for; empty values and wild cards are refused 0xA900.
 - Failed SOP Instance UID List (0008,0058) names what failed. It is cut off where it would exceed 64 KiB (65534 bytes, the
   longest a UI value can be in explicit VR); the number of failed sub-operations is always right.
-- At PATIENT level, 0xA900 with Offending Element (0010,0021) where the same Patient ID belongs to several registrants: two
-  persons are never delivered as one.
+- 0xA900 with Offending Element (0010,0021) where a caller who sees several registrants' objects asks for a Patient ID or
+  a study that more than one of them holds: two persons are never delivered as one.
 - What the receiver takes in its stored transfer syntax is sent byte for byte as it was received. Otherwise it is
   decompressed, where that is possible (see below); else the sub-operation fails. Nothing is ever compressed with loss.
 - A destination that cannot be reached fails every sub-operation: 0xA702.
@@ -221,5 +221,8 @@ DEVIATIONS: Final = """
   one instance only.
 - The Failed SOP Instance UID List may be cut off (Retrieve, above).
 - Non-patient objects are found in studies and series that do not exist in them (Storage, above).
-- The Patient ID of a PATIENT-level retrieve can be refused as ambiguous (Retrieve, above).
+- What belongs to several registrants can be refused as ambiguous (Retrieve, above).
+- Values are answered whole, but for those that are looked up by: beyond 256 characters Patient ID, Issuer of Patient ID,
+  Accession Number, Modality and Study Date are held as a beginning and a digest. Person names are searched by their
+  first 640 characters. A pattern or name in a key has at most 1024 characters (0xA900).
 """

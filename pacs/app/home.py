@@ -9,7 +9,7 @@ from pathlib import Path
 from config.load import Loaded
 from pacs.app.archive import store_folder
 from pacs.app.extension import Extension, installed
-from pacs.core.errors import HomeInUse
+from pacs.core.errors import HomeInUse, SettingsInvalid
 from storage.database.connection import Database
 
 
@@ -18,7 +18,7 @@ def initialize(home: Path, loaded: Loaded, extensions: Sequence[Extension] | Non
     attached = installed() if extensions is None else extensions
     scripts = {one.name: one.migrations for one in attached if one.migrations is not None}
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (store_folder(home, loaded.settings) / "incoming").mkdir(parents=True, exist_ok=True)
+    _make_store(store_folder(home, loaded.settings))
     (home / "work").mkdir(exist_ok=True)
     database = Database(loaded.settings.database, home)
     try:
@@ -28,6 +28,14 @@ def initialize(home: Path, loaded: Loaded, extensions: Sequence[Extension] | Non
     store = store_folder(home, loaded.settings)
     for folder in (store, store.parent, home, home.parent):
         _make_durable(folder)
+
+
+def _make_store(folder: Path) -> None:
+    """Make the store's folders. Raises ``SettingsInvalid`` where that cannot be."""
+    try:
+        (folder / "incoming").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsInvalid(f"storage.path {folder}: {error.strerror}") from error
 
 
 def _make_durable(folder: Path) -> None:

@@ -4,7 +4,7 @@ import click
 
 from pacs.cli.archive import opened
 from pacs.cli.home import Home, pass_home
-from pacs.cli.keys import key_arguments, parse_keys
+from pacs.cli.keys import parse_keys
 from pacs.cli.output import emit, json_option
 from pacs.core.attributes import Level
 from pacs.core.caller import admin
@@ -18,17 +18,19 @@ LEVELS = {
 
 
 @click.command()
-@click.argument("what", type=click.Choice(list(LEVELS)), default="studies")
-@key_arguments
+@click.argument("words", nargs=-1, metavar=f"[{'|'.join(LEVELS)}] [KEYWORD=VALUE]...")
 @json_option
 @pass_home
-def ls(home: Home, *, what: str, keys: tuple[str, ...], as_json: bool) -> None:
-    """List patients, studies, series or instances.
+def ls(home: Home, *, words: tuple[str, ...], as_json: bool) -> None:
+    """List patients, studies (unless said otherwise), series or instances.
 
-    KEYS narrow it as in C-FIND: PatientName='DOE*' StudyDate=20260101-
+    Keys narrow it as in C-FIND: PatientName='DOE*' StudyDate=20260101-
     """
     from pacs.services.ls import COLUMNS, is_keyword
 
+    what, keys = (words[0], words[1:]) if words and "=" not in words[0] else ("studies", words)
+    if what not in LEVELS:
+        raise click.UsageError(f"{what!r} is none of {', '.join(LEVELS)}")
     wanted = parse_keys(keys)
     if unknown := [one for one in wanted if not is_keyword(one)]:
         raise click.UsageError(f"{unknown[0]} is not a DICOM keyword")

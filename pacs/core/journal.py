@@ -66,7 +66,6 @@ class Candidate:
 
     object_id: ObjectId
     registrant: str
-    patient_row: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from pacs.core.conditions import Condition, Found
 from pacs.core.identifiers import (
     Digest,
     ObjectId,
-    Registrant,
     SOPClassUID,
     StudyInstanceUID,
     TransferSyntaxUID,
@@ -228,8 +227,8 @@ ArrivalRule = Callable[[Arrival, Snapshot], Iterable[Job]]
 class RetrieveIndex(Protocol):
     """Finds what a retrieve asks for. Visibility is applied in the query."""
 
-    def registrants(self, selection: Selection, visibility: Visibility) -> Sequence[Registrant]:
-        """Whose objects the selection touches, among those visible."""
+    def is_ambiguous(self, selection: Selection, visibility: Visibility) -> bool:
+        """Tell whether one patient or study asked for belongs to several registrants."""
         ...
 
     def select(

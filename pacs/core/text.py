@@ -8,6 +8,7 @@ which kind of matching is decided in ``pacs.services``.
 import re
 import unicodedata
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 # --- person names ---------------------------------------------------------------
 
@@ -107,24 +108,29 @@ def has_wildcard(text: str) -> bool:
 def wildcard_matches(pattern: str, text: str) -> bool:
     """Match ``*`` (any run of characters) and ``?`` (exactly one), case-sensitively.
 
-    Takes at most ``len(pattern) * len(text)`` steps whatever the pattern is: a
-    peer chooses it.
+    A peer chooses the pattern: what stands between two ``*`` is looked for
+    once, from left to right, and what was found is never tried again.
     """
-    at = in_text = resume = 0
-    star = -1
-    while in_text < len(text):
-        if at < len(pattern) and pattern[at] == "*":
-            star, resume = at, in_text
-            at += 1
-        elif at < len(pattern) and pattern[at] in ("?", text[in_text]):
-            at += 1
-            in_text += 1
-        elif star >= 0:
-            resume += 1
-            at, in_text = star + 1, resume
-        else:
+    first, *others = pattern.split("*")
+    if not others:
+        return len(text) == len(pattern) and _run(pattern).match(text) is not None
+    last = others.pop()
+    end = len(text) - len(last)
+    at = len(first)
+    if end < at or not _run(first).match(text) or not _run(last).match(text, end):
+        return False
+    for one in filter(None, others):
+        found = _run(one).search(text, at, end)
+        if found is None:
             return False
-    return all(rest == "*" for rest in pattern[at:])
+        at = found.end()
+    return True
+
+
+@lru_cache(maxsize=1_024)
+def _run(part: str) -> re.Pattern[str]:
+    """Compile a part of a pattern that holds no ``*``."""
+    return re.compile(".".join(map(re.escape, part.split("?"))), re.DOTALL)
 
 
 def literal_prefix(pattern: str) -> str:

@@ -14,6 +14,8 @@ from pacs.core.journal import INSTANCE, ConflictRow, EntryKind, JournalEntry, Me
 from pacs.core.ports import AuditTrail
 from pacs.services.delete import EntryObeyer, EntryWriter
 
+_LAST_ROW = (1 << 63) - 1  # what a database takes for a row number
+
 
 class ConflictRows(Protocol):
     """What is asked of the index; see ``storage.database.conflict``."""
@@ -66,7 +68,7 @@ class Conflicts:
         return self._settle(caller, conflict, "deliver", chosen, reason)
 
     def _find(self, conflict_id: int) -> ConflictRow:
-        conflict = self._rows.find(conflict_id)
+        conflict = self._rows.find(conflict_id) if 0 < conflict_id <= _LAST_ROW else None
         if conflict is None:
             raise EntryNotFound(f"there is no conflict {conflict_id}")
         return conflict

@@ -35,6 +35,7 @@ NUMBERS = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"}
 _TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
 _BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "OB or OW"})
 _PADDING = " \0"
+_LONGEST_PATTERN = 1_024  # characters: matching takes as many steps as pattern times value
 _UNDECODABLE = (  # what pydicom raises for values that are not of their VR, sequences cut short among them
     ArithmeticError,
     AttributeError,
@@ -91,7 +92,7 @@ def matcher_of(vr: str, text: str, tag: int, rules: Rules) -> Matcher | None:
     """
     if not text or vr in _BINARY:
         return None
-    if "\0" in text:  # no VR takes it, and no database
+    if "\0" in text or _is_excessive(vr, text, rules):  # NUL: no VR takes it, and no database
         raise refused(tag)
     if vr == "PN":
         return name_matcher(text, fuzzy=rules.fuzzy)
@@ -109,6 +110,12 @@ def matcher_of(vr: str, text: str, tag: int, rules: Rules) -> Matcher | None:
     }
     make = strict.get(vr)
     return Exactly(values=frozenset({text})) if make is None else make(text, tag, rules)
+
+
+def _is_excessive(vr: str, text: str, rules: Rules) -> bool:
+    """Tell whether looking for a text would cost more than any real key does."""
+    is_pattern = vr == "PN" or texts.has_wildcard(text)
+    return (is_pattern and len(text) > _LONGEST_PATTERN) or text.count("\\") >= rules.max_uids
 
 
 def _text_matcher(vr: str, text: str) -> Matcher | None:

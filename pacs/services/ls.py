@@ -59,7 +59,7 @@ class Listing:
     ) -> Iterator[Mapping[str, str]]:
         """Give one row of text per match. ``keys`` match as in C-FIND.
 
-        Raises ``IdentifierInvalid`` for an unknown keyword and ``TooManyMatches``.
+        Raises ``IdentifierInvalid`` for what no key can be and ``TooManyMatches``.
         """
         identifier = Dataset()
         identifier.SpecificCharacterSet = "ISO_IR 192"
@@ -69,7 +69,10 @@ class Listing:
         for keyword, value in keys.items():
             if not is_keyword(keyword):
                 raise IdentifierInvalid(f"{keyword} is not a DICOM keyword")
-            setattr(identifier, keyword, value)
+            try:
+                setattr(identifier, keyword, value)
+            except (ValueError, TypeError, ArithmeticError) as error:
+                raise IdentifierInvalid(f"{keyword} cannot have that value") from error
         question = Question(
             model=Model.PATIENT_ROOT, identifier=identifier, negotiated=Negotiated(relational=True)
         )

@@ -10,17 +10,17 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from config.settings import Parsing
-from pacs.core.caller import Caller
+from pacs.core.caller import Caller, Right, SubscriberName, Visibility
 from pacs.core.errors import PacsError
 from pacs.core.identifiers import ObjectId
 from pacs.core.journal import JournalEntry
-from pacs.core.ports import AuditTrail, InstanceStore
+from pacs.core.ports import AuditTrail, InstanceStore, Unit
 from pacs.core.records import Instance, Place
 from pacs.services.store import read_instance
 from pacs.services.verify import Damage
 
 
-class RebuildUnit(Protocol):
+class RebuildUnit(Unit, Protocol):
     """One transaction in which the index is emptied and filled again."""
 
     def empty(self) -> None: ...
@@ -40,6 +40,7 @@ class RebuildIndex(Protocol):
 class EntryReader(Protocol):
     """Reads journal entries; see ``storage.journal``."""
 
+    def sweep(self) -> None: ...
     def entries(self, obeyed: Collection[str] = ()) -> Iterator[JournalEntry]: ...
 
 
@@ -53,12 +54,14 @@ class Reindex:
         journal: EntryReader,
         store: InstanceStore,
         parsing: Parsing,
+        facts: Callable[[Unit, Caller, Instance], None],
         audit: AuditTrail,
     ) -> None:
         self._index = index
         self._journal = journal
         self._store = store
         self._parsing = parsing
+        self._facts = facts
         self._audit = audit
 
     def run(self, caller: Caller, looked_at: Callable[[], None]) -> list[Damage]:
@@ -90,7 +93,8 @@ class Reindex:
         """At start, before anyone is served: settle what was on its way; gives how many were taken in.
 
         A file that was kept but has no rows was never acknowledged, yet it is
-        whole: it is taken in, because nothing is lost by keeping it. Then the
+        whole: it is taken in as if it had arrived now, usage and jobs included,
+        because nothing is lost by keeping it. Then the
         journal entries that the index has not obeyed are obeyed, and the
         setting that says which versions are delivered.
         """
@@ -98,6 +102,7 @@ class Reindex:
         for place in self._store.unsettled():
             if place is not None and not self._index.has_object(place.object_id):
                 taken += self._take_in(place)
+        self._journal.sweep()
         for entry in self._journal.entries(obeyed=self._index.applied()):
             with self._index.rebuild() as unit:
                 unit.obey(entry)
@@ -112,6 +117,8 @@ class Reindex:
             return 0
         with self._index.rebuild() as unit:
             added = unit.add_instance(instance)
+            if added:
+                self._facts(unit, _sender_of(instance), instance)
         if not added:
             self._store.remove(place)  # the sender has sent it again meanwhile
         return int(added)
@@ -128,6 +135,19 @@ class Reindex:
                 size_bytes=place.size_bytes - place.data_set_offset,
                 parsing=self._parsing,
             )
+
+
+def _sender_of(instance: Instance) -> Caller:
+    """Who sent a file, as far as it says so itself."""
+    origin = instance.provenance
+    return Caller(
+        subscriber=SubscriberName(origin.registrant),
+        rights=frozenset({Right.REGISTER}),
+        visibility=Visibility(registrants=frozenset({origin.registrant})),
+        ae_title=origin.source_ae_title,
+        association=origin.association,
+        issuer_of_patient_id=origin.issuer_of_patient_id,
+    )
 
 
 def fates(entries: Iterable[JournalEntry]) -> Mapping[ObjectId, str]:

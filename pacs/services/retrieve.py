@@ -114,16 +114,20 @@ class Retrieve:
 
     def _select(self, caller: Caller, selection: Selection) -> Sequence[Chosen]:
         limit = self._settings.max_instances
-        if selection.patient_id is not None and not selection.study_instance_uids:
-            # The same Patient ID of two registrants is two persons: never deliver both as one.
-            if len(self._index.registrants(selection, caller.visibility)) > 1:
-                raise IdentifierInvalid(
-                    "Patient ID is ambiguous without its issuer", offending_elements=(_ISSUER_TAG,)
-                )
+        # The same Patient ID or UID of two registrants is two things: never deliver both as one.
+        # Who sees only one registrant's need not be asked about.
+        if self._sees_several(caller) and self._index.is_ambiguous(selection, caller.visibility):
+            raise IdentifierInvalid(
+                "what is asked for belongs to several registrants",
+                offending_elements=(_ISSUER_TAG,),
+            )
         chosen = self._index.select(selection, caller.visibility, limit)
         if len(chosen) > limit:
             raise TooManyMatches
         return chosen
+
+    def _sees_several(self, caller: Caller) -> bool:
+        return caller.visibility.everything or len(caller.visibility.registrants) > 1
 
     @contextmanager
     def _usage_of(self, caller: Caller, tally: "Tally", receiver: str) -> Iterator[None]:
@@ -174,7 +178,7 @@ class Retrieve:
                 return delivery.send(payload, originator)
         except PeerUnreachable:
             raise
-        except PacsError:
+        except (PacsError, OSError):
             return SendOutcome.FAILURE
 
     @contextmanager

@@ -5,6 +5,7 @@ sockets nor tables. The order is: finish and read the header, compare with the
 request, make the file durable, commit the rows, and only then say yes.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import BinaryIO, Protocol
 
@@ -18,7 +19,7 @@ from pacs.core.errors import (
     SOPInstanceMismatch,
     StorageFailed,
 )
-from pacs.core.identifiers import Digest, ObjectId, TransferSyntaxUID
+from pacs.core.identifiers import Digest, TransferSyntaxUID
 from pacs.core.ports import (
     ArrivalRule,
     Incoming,
@@ -47,8 +48,8 @@ class ArrivalIndex(Protocol):
         """List what is held, not deleted, under the same registrant, patient, series and SOP Instance UID."""
         ...
 
-    def has_object(self, object_id: ObjectId) -> bool:
-        """Tell whether rows of this kept file are committed. Raises ``RecordsFailed``."""
+    def is_committed(self, instance: Instance) -> bool:
+        """Tell whether the rows of this very file are committed. Raises ``RecordsFailed``."""
         ...
 
 
@@ -134,7 +135,7 @@ class Ingest:
         )
 
     def _holds(self, instance: Instance, held: Iterable[Held]) -> bool:
-        """Tell whether these bytes are kept. Rows without a file are damage, never a success.
+        """Tell whether these bytes are kept. Rows without a whole file are damage, never a success.
 
         Raises ``StorageFailed`` then: ``pacs verify`` names the file, ``pacs
         reindex`` forgets it, and it can be sent again.
@@ -142,9 +143,12 @@ class Ingest:
         same = [one for one in held if one.digest == instance.digest]
         for one in same:
             try:
-                self._store.open(one.place).close()
+                with self._store.open(one.place) as file:
+                    size_bytes = file.seek(0, os.SEEK_END)
             except (InstanceNotFound, OSError) as error:
                 raise StorageFailed(f"held, but not there: {one.place.name}") from error
+            if size_bytes != one.place.size_bytes:
+                raise StorageFailed(f"held, but not whole: {one.place.name}")
         return bool(same)
 
     def _commit(self, caller: Caller, instance: Instance, incoming: Incoming) -> bool:
@@ -152,7 +156,7 @@ class Ingest:
             with self._records.transaction() as unit:
                 added = unit.add_instance(instance)
                 if added:
-                    self._facts(unit, caller, instance)
+                    self.facts(unit, caller, instance)
             return added
         except RecordsFailed:
             if self._settle_doubt(instance, incoming):
@@ -168,17 +172,17 @@ class Ingest:
         Raises ``RecordsFailed`` when nobody answers. The file is removed only
         when the database says that it does not know it.
         """
-        if self._index.has_object(instance.place.object_id):
-            return True
-        incoming.discard()
-        return False
+        committed = self._index.is_committed(instance)
+        if not committed:
+            incoming.discard()
+        return committed
 
-    def _facts(self, unit: Unit, caller: Caller, instance: Instance) -> None:
-        """Usage and the jobs that arrival rules ask for, in the transaction of the rows."""
+    def facts(self, unit: Unit, caller: Caller, instance: Instance) -> None:
+        """Note usage and the jobs that arrival rules ask for, in the transaction of the rows."""
         unit.record_usage(
             Usage(
                 subscriber=caller.subscriber,
-                kind="register",
+                kind="register-bytes",
                 amount=instance.place.size_bytes,
                 subject=instance.header.study_instance_uid,
             )

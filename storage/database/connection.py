@@ -190,7 +190,11 @@ class _PostgresqlPool(PooledPostgresqlDatabase):  # type: ignore[misc]  # peewee
 
 
 def _postgresql(settings: DatabaseSettings) -> PooledPostgresqlDatabase:
-    url = urlsplit(settings.url)
+    try:
+        url = urlsplit(settings.url)
+        _ = url.port
+    except ValueError as error:
+        raise SettingsInvalid("database.url: not a URL: its host or port is malformed") from error
     if url.scheme not in ("postgresql", "postgres"):
         raise SettingsInvalid(
             "database.url: only postgresql:// is known; leave it empty for SQLite"

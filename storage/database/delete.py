@@ -35,15 +35,12 @@ class DeletionTable:
         column = f"{_ALIAS[level]}.{snake(UNIQUE_KEYS[level])}"
         whose = "" if registrant is None else " AND i.registrant = ?"
         rows = self._database.execute(
-            "SELECT i.object_id, i.registrant, s.patient_row FROM instance i "
+            "SELECT i.object_id, i.registrant FROM instance i "
             "JOIN series e ON e.id = i.series_row JOIN study s ON s.id = e.study_row "
             f"WHERE i.deleted_by IS NULL AND {column} = ?{whose} ORDER BY i.object_id",
             (uid,) if registrant is None else (uid, registrant),
         )
-        return [
-            Candidate(object_id=ObjectId(row[0]), registrant=row[1], patient_row=row[2])
-            for row in rows
-        ]
+        return [Candidate(object_id=ObjectId(row[0]), registrant=row[1]) for row in rows]
 
     def transaction(self) -> AbstractContextManager[None]:
         """Begin a transaction in which nobody else changes the index. Raises ``RecordsFailed``."""

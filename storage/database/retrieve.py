@@ -35,11 +35,16 @@ class DatabaseRetrieveIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def registrants(self, selection: Selection, visibility: Visibility) -> Sequence[Registrant]:
-        """Whose objects the selection touches, among those visible."""
+    def is_ambiguous(self, selection: Selection, visibility: Visibility) -> bool:
+        """Tell whether one patient or study asked for belongs to several registrants."""
         where, params = _where(selection, visibility)
-        rows = self._database.execute(f"SELECT DISTINCT i.registrant {_FROM}{where}", params)
-        return [Registrant(row[0]) for row in rows]
+        asked = "s.study_instance_uid" if _names_studies(selection) else "p.patient_id"
+        rows = self._database.execute(
+            f"SELECT 1 {_FROM}{where} GROUP BY {asked} "
+            "HAVING COUNT(DISTINCT i.registrant) > 1 LIMIT 1",
+            params,
+        )
+        return any(rows)
 
     def select(
         self, selection: Selection, visibility: Visibility, limit: int
@@ -72,6 +77,26 @@ class DatabaseRetrieveIndex:
             self._database.execute("SELECT 1 FROM instance WHERE object_id = ?", (object_id,))
         )
 
+    def is_committed(self, instance: Instance) -> bool:
+        """Tell whether the rows of this very file are there, once nobody is committing them any more.
+
+        A PostgreSQL server may still be at a commit whose connection is gone:
+        its locks on the instance's UIDs say so. Raises ``RecordsFailed`` when
+        nobody answers in time.
+        """
+        object_id = instance.place.object_id
+        if self._database.dialect == "sqlite":
+            return self.has_object(object_id)
+        turns = "FROM (SELECT unnest(?::text[]) AS uid ORDER BY 1) AS uids"
+        with self._database.connection():
+            taken = f"SELECT pg_advisory_lock(hashtextextended(uid, 0)) {turns}"
+            list(self._database.execute(taken, (turns_of(instance),)))
+            try:
+                return self.has_object(object_id)
+            finally:
+                given = f"SELECT pg_advisory_unlock(hashtextextended(uid, 0)) {turns}"
+                list(self._database.execute(given, (turns_of(instance),)))
+
     def versions(self, instance: Instance) -> Sequence[Held]:
         """List what is held under the same registrant, patient, series and SOP Instance UID."""
         header = instance.header
@@ -96,6 +121,13 @@ class DatabaseRetrieveIndex:
         ]
 
 
+def turns_of(instance: Instance) -> list[str]:
+    """The UIDs whose transactions take turns, in the order in which their locks are taken."""
+    header = instance.header
+    uids = {header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid}
+    return sorted(map(str, uids))
+
+
 def as_held(row: Sequence[object]) -> Held:
     """Make the record of a row selected in the order of ``HELD``."""
     registrant, study, series, sop_class, sop, syntax, digest, name, object_id = map(str, row[:9])
@@ -113,6 +145,14 @@ def as_held(row: Sequence[object]) -> Held:
             size_bytes=int(str(row[9])),
             data_set_offset=int(str(row[10])),
         ),
+    )
+
+
+def _names_studies(selection: Selection) -> bool:
+    return bool(
+        selection.study_instance_uids
+        or selection.series_instance_uids
+        or selection.sop_instance_uids
     )
 
 

@@ -18,10 +18,11 @@ from pacs.core.records import Held, Instance, Job, Usage
 from pacs.core.text import date_time_key, name_groups, name_sounds
 from storage.database.conflict import refresh
 from storage.database.connection import INDEX_LOCK, Database
-from storage.database.retrieve import DatabaseRetrieveIndex
+from storage.database.retrieve import DatabaseRetrieveIndex, turns_of
 from storage.database.versions import deliver
 
 _UTC = "%Y-%m-%dT%H:%M:%S.%fZ"
+_LONGEST_NAME = 640  # characters: a row of an index of PostgreSQL holds 2704 bytes
 _KEYS = {
     "patient": ("patient_id", "issuer_of_patient_id", "registrant", "lone_study_uid"),
     "study": ("study_instance_uid", "registrant", "patient_row"),
@@ -86,13 +87,11 @@ class DatabaseUnit:
         """Let transactions about the same UIDs see each other. SQLite has one writer anyway."""
         if self._alone or self._database.dialect == "sqlite":
             return
-        header = instance.header
-        uids = {header.study_instance_uid, header.series_instance_uid, header.sop_instance_uid}
         self._database.write(
             "SELECT pg_advisory_xact_lock_shared(?), "
             "pg_advisory_xact_lock(hashtextextended(uid, 0)) "
             "FROM (SELECT unnest(?::text[]) AS uid ORDER BY 1) AS uids",
-            (INDEX_LOCK, sorted(uids)),
+            (INDEX_LOCK, turns_of(instance)),
         )
 
     def _came_before(self, instance: Instance) -> bool:
@@ -259,7 +258,7 @@ def _lone_study_uid(instance: Instance) -> str:
 
 def _patient_row(instance: Instance) -> Row:
     header = instance.header
-    groups = name_groups(header.values.get("PatientName", ""))
+    groups = [group[:_LONGEST_NAME] for group in name_groups(header.values.get("PatientName", ""))]
     return {
         **_attributes(instance, Level.PATIENT),
         **_common(instance),

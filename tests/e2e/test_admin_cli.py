@@ -116,6 +116,19 @@ def test_listing_and_counting(pacs: Shell) -> None:
     assert "studies\t2" in pacs("stats")[0]
 
 
+def test_slips_of_the_keyboard_are_said_on_one_line(pacs: Shell) -> None:
+    for arguments in (
+        ("ls", "instances", "InstanceNumber=abc"),
+        ("ls", "instances", "Rows=abc"),
+        ("ls", "studies", "OtherPatientIDsSequence=x"),
+        ("conflict", "show", "9" * 20),
+    ):
+        assert "unexpected" not in pacs(*arguments, code=1)[1]
+    for url in ("postgresql://[::1", "postgresql://a@127.0.0.1:port/b", "mysql://a@b/c"):
+        complained = pacs("stats", code=2, PACS_DATABASE__URL=url)[1]
+        assert complained.startswith("pacs: database.url: ")
+
+
 def test_deleting_and_bringing_back(pacs: Shell) -> None:
     fill(pacs)
     pacs("delete", "study", "1.2", code=2)

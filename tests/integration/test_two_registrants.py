@@ -18,7 +18,8 @@ from tests.keeping import ADMIN, data_set, opened
 from tests.pynetdicom_hold import hold
 
 FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.1.{number}" for number in (1, 2, 3))
-SUBSCRIBERS = {"ALPHA_CT": "alpha", "BETA_CT": "beta"}
+SUBSCRIBERS = {"ALPHA_CT": "alpha", "BETA_CT": "beta", "BOTH": "both"}
+SEEN = {"both": ("alpha", "beta")}
 
 
 class TwoContracts:
@@ -29,7 +30,7 @@ class TwoContracts:
         return Caller(
             subscriber=SubscriberName(name),
             rights=frozenset(Right),
-            visibility=Visibility(registrants=frozenset({Registrant(name)})),
+            visibility=Visibility(registrants=frozenset(map(Registrant, SEEN.get(name, (name,))))),
             ae_title=candidate.calling_ae_title,
             address=candidate.address,
             association=new_object_id(),
@@ -91,6 +92,16 @@ class Device:
         assert last.Status == 0x0000
         assert last.NumberOfCompletedSuboperations == len(received)
         return received
+
+    def refusal(self, level: str, **keys: str) -> Dataset:
+        """The answer to a C-GET that delivers nothing."""
+        received: list[Dataset] = []
+        association = self._associate(GET, CTImageStorage, received=received)
+        ((answer, _),) = association.send_c_get(asked(level, **keys), GET)
+        association.release()
+        assert received == []
+        refused: Dataset = answer
+        return refused
 
     def move(self, destination: str, level: str, **keys: str) -> Dataset:
         association = self._associate(MOVE)
@@ -165,6 +176,22 @@ def test_same_patient_id_and_same_uids(
         assert device.move("DEST", "PATIENT", PatientID="P1").Status == 0x0000
         assert [one.PatientName for one in destination] == [name] * instances
     assert archive.conflicts.list(ADMIN, settled_too=True) == []
+
+
+def test_who_sees_both_never_gets_them_mixed(archive: Archive) -> None:
+    with listening(archive) as port:
+        alpha, beta, both = (Device(one, port) for one in ("ALPHA_CT", "BETA_CT", "BOTH"))
+        assert alpha.store(data_set("1.1", "1.1.1", "1.1.1.1", PatientName="Of^Alpha")) == 0
+        assert beta.store(data_set("1.1", "1.1.1", "1.1.1.1", PatientName="Of^Beta")) == 0
+        assert beta.store(data_set("1.2", "1.2.1", "1.2.1.1", PatientName="Of^Beta")) == 0
+        found = both.find("PATIENT", PatientID="P1", PatientName="")
+        assert {str(one.PatientName) for one in found} == {"Of^Alpha", "Of^Beta"}
+        for level, keys in (("PATIENT", {"PatientID": "P1"}), ("STUDY", _STUDY)):
+            answer = both.refusal(level, **keys)
+            assert answer.Status == 0xA900
+            assert answer.OffendingElement == 0x00100021
+        (got,) = both.get("STUDY", PatientID="P1", StudyInstanceUID="1.2")
+        assert got.PatientName == "Of^Beta"
 
 
 def test_the_same_bytes_are_kept_for_each(

@@ -8,6 +8,8 @@ import pytest
 from pacs.app.archive import Archive
 from pacs.cli.main import run
 from pacs.core.attributes import Level
+from pacs.core.errors import StorageFailed
+from pacs.core.records import StoreOutcome
 from tests.keeping import ADMIN, data_set, keep, opened
 
 
@@ -113,3 +115,13 @@ def test_exit_code_3(
     path.write_bytes(path.read_bytes()[:-2])
     assert run([*home, "verify"]) == 3
     assert "corrupt\t" in capsys.readouterr().out
+
+
+def test_sent_again_while_the_kept_file_is_cut_short_is_no_success(archive: Archive) -> None:
+    path = first(archive)
+    content = path.read_bytes()
+    path.write_bytes(content[:-4])
+    with pytest.raises(StorageFailed):
+        keep(archive, data_set("1.1", "1.1.1", "1.1.1.1"))
+    path.write_bytes(content)
+    assert keep(archive, data_set("1.1", "1.1.1", "1.1.1.1")) is StoreOutcome.ALREADY_HELD

@@ -99,7 +99,7 @@ def test_what_is_private_is_named_as_the_code_names_it(statement: str) -> None:
     [
         "without regard to case, accents",
         "cut off where it would exceed 64 KiB",
-        "same Patient ID belongs to several registrants",
+        "two persons are never delivered as one",
         "kept as a further version",
         "synthetic Study and Series Instance UIDs",
         "not kept twice",

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,27 @@ def test_entries_are_read_back_as_they_were_written(root: Path) -> None:
     journal = Journal(root)
     written = [append(journal, reason) for reason in ("one", "zwei", "三\n")]
     assert list(Journal(root).entries()) == sorted(written, key=lambda one: one.id)
+
+
+def test_order_is_kept_when_the_clock_is_set_back(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(root)
+    first = append(journal)
+    early_ns = time.time_ns() - 400 * 86_400 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: early_ns)
+    second, third = append(journal), append(journal)
+    assert first.id < second.id < third.id
+    assert [one.id for one in journal.entries()] == [first.id, second.id, third.id]
+
+
+def test_what_a_crash_left_unfinished_is_swept(root: Path) -> None:
+    journal = Journal(root)
+    kept = append(journal)
+    (month,) = root.glob("*/*")
+    (month / f"{new_object_id()}.part").write_text("{")
+    journal.sweep()
+    assert [one.name for one in month.iterdir()] == [f"{kept.id}.json"]
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -115,6 +115,16 @@ def test_values_no_kind_of_matching_takes_are_refused(vr: str, key: str) -> None
     assert refusal.value.offending_elements == (0x00080020,)
 
 
+@pytest.mark.parametrize(
+    ("vr", "key"),
+    [("LO", "*a" * 600), ("PN", "a^*" * 400), ("PN", "a" * 2_000), ("LO", "\\".join("abcdef"))],
+)
+def test_keys_that_would_cost_more_than_any_real_one_are_refused(vr: str, key: str) -> None:
+    with pytest.raises(IdentifierInvalid):
+        matcher_of(vr, key, 0x00080020, PLAIN)
+    assert matcher_of("UT", "a" * 2_000, 0x00080020, PLAIN) is not None
+
+
 @given(st.dates(), st.dates(), st.dates())
 def test_a_date_range_holds_its_ends_and_all_between(low: date, high: date, day: date) -> None:
     year = "{:%m%d}".format

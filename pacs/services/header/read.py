@@ -4,6 +4,7 @@ It decides which Data Sets have no meaning for an archive, and why. PS3.3
 Section C.12.1 (SOP Common) and PS3.4 Section B.4.1.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import BinaryIO, Final
 
@@ -41,6 +42,8 @@ _PREAMBLE_BYTES: Final = 128
 _PART10: Final = b"DICM\x02\x00"  # the prefix and group 0002: "DICM" alone may be a value
 _IDENTIFIERS: Final = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _UPPER: Final = ("StudyInstanceUID", "SeriesInstanceUID")
+_LOOKED_UP: Final = ("PatientID", "IssuerOfPatientID", "AccessionNumber", "StudyDate", "Modality")
+_LONGEST_LOOKED_UP: Final = 256  # characters: a row of an index of PostgreSQL holds 2704 bytes
 
 
 def read_header(
@@ -75,6 +78,9 @@ def read_header(
         _INDEXED,
     )
     values = _values(held)
+    for keyword in _LOOKED_UP:
+        if len(values.get(keyword, "")) > _LONGEST_LOOKED_UP:
+            values[keyword] = _shortened(values[keyword])
     _identify(values)
     return Header(
         sop_class_uid=SOPClassUID(values["SOPClassUID"]),
@@ -143,6 +149,12 @@ def _text(tag: int, raw: Raw, characters: CharacterSet) -> str:
     if expected == "SQ":
         return ""
     return text_of(vr if is_legible(vr) else expected, value, characters, little=little)
+
+
+def _shortened(text: str) -> str:
+    """Cut a value no VR allows (PS3.5 Table 6.2-1), so that two that differ still do."""
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:32]
+    return f"{text[: _LONGEST_LOOKED_UP - len(digest) - 1]}~{digest}"
 
 
 def _identify(values: dict[str, str]) -> None:
