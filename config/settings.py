@@ -71,9 +71,6 @@ class Association(Section, frozen=True, kw_only=True):
     max_queued_messages: Annotated[
         Count, Meta(description="Requests waiting on one association before it is aborted")
     ] = 16
-    max_queued_pdus: Annotated[
-        Count, Meta(description="P-DATA waiting to be sent before the handler has to wait")
-    ] = 8
     artim_timeout_s: Annotated[
         Seconds, Meta(description="Silence allowed before A-ASSOCIATE-RQ and after a rejection")
     ] = 15.0

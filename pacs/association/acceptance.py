@@ -6,17 +6,21 @@ and the provenance of what is stored. PS3.7 Annex D.3, PS3.8 Section 9.3.3.
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, TypeVar
 
-from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_AC
 from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
     AsynchronousOperationsWindowNegotiation,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
     SCP_SCU_RoleSelectionNegotiation,
     SOPClassExtendedNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
 
-from pacs.association.admission import Host
+from pacs.association.admission import APPLICATION_CONTEXT, Host
 from pacs.association.commands import text
 from pacs.association.negotiation import (
     Agreed,
@@ -34,68 +38,108 @@ from pacs.core.identifiers import (
     TransferSyntaxUID,
     is_uid,
 )
+from pacs.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs.core.ports import Incoming, Spool
 from pacs.core.records import IncomingMeta, Provenance
 
+Item = TypeVar("Item")
 
-def agree(association: Association, host: Host) -> Agreement:
+
+def items(primitive: A_ASSOCIATE, kind: type[Item]) -> list[Item]:
+    """List the user information items of one kind, in the order sent."""
+    return [one for one in primitive.user_information if isinstance(one, kind)]
+
+
+def max_length(primitive: A_ASSOCIATE) -> int:
+    """Maximum Length the peer receives (PS3.8 Annex D.1); 0 is unlimited."""
+    sent = items(primitive, MaximumLengthNotification)
+    return int(sent[0].maximum_length_received or 0) if sent else 0
+
+
+def ourselves(max_pdu_bytes: int) -> list[Any]:
+    """The items by which we present ourselves on every association. PS3.7 Annex D.3.3.1, D.3.3.2."""
+    length = MaximumLengthNotification()
+    length.maximum_length_received = max_pdu_bytes
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    return [length, implementation, version]
+
+
+def role_item(sop_class_uid: str, roles: Roles) -> SCP_SCU_RoleSelectionNegotiation:
+    """Make an SCP/SCU Role Selection item. PS3.7 Annex D.3.3.4."""
+    item = SCP_SCU_RoleSelectionNegotiation()
+    item.sop_class_uid, item.scu_role, item.scp_role = sop_class_uid, roles.scu, roles.scp
+    return item
+
+
+def roles_of(primitive: A_ASSOCIATE) -> dict[str, Roles]:
+    """Read the role items of either side."""
+    return {
+        str(one.sop_class_uid): Roles(scu=bool(one.scu_role), scp=bool(one.scp_role))
+        for one in items(primitive, SCP_SCU_RoleSelectionNegotiation)
+    }
+
+
+def agree(request: A_ASSOCIATE, host: Host) -> Agreement:
     """Decide on what the peer proposed."""
-    requestor = association.requestor
     proposed = [
         Proposed(
-            context_id=cast(int, one.context_id),
+            context_id=int(one.context_id or 0),
             abstract_syntax=str(one.abstract_syntax),
             transfer_syntaxes=tuple(str(syntax) for syntax in one.transfer_syntax),
         )
-        for one in requestor.requested_contexts
+        for one in request.presentation_context_definition_list
     ]
-    roles = {
-        str(uid): Roles(scu=bool(item.scu_role), scp=bool(item.scp_role))
-        for uid, item in requestor.role_selection.items()
-    }
     return negotiate(
         proposed,
-        roles,
+        roles_of(request),
         offers=host.services.offers,
         order=host.settings.dicom.transfer_syntax_order,
     )
 
 
-def answer(association: Association, agreement: Agreement, host: Host) -> Mapping[str, bytes]:
-    """Prepare the A-ASSOCIATE-AC; give the extended negotiation it answers with."""
-    contexts = [_context(one) for one in agreement.contexts]
-    association._accepted_cx = {
-        cast(int, one.context_id): one for one in contexts if not one.result
+def extended(request: A_ASSOCIATE, agreement: Agreement, host: Host) -> Mapping[str, bytes]:
+    """Answer SOP Class Extended Negotiation."""
+    asked = {
+        str(one.sop_class_uid): one.service_class_application_information or b""
+        for one in items(request, SOPClassExtendedNegotiation)
     }
-    association._rejected_cx = [one for one in contexts if one.result]
-    acceptor, entity = association.acceptor, association.ae
-    acceptor.maximum_length = host.settings.association.max_pdu_bytes
-    acceptor.implementation_class_uid = entity.implementation_class_uid
-    acceptor.implementation_version_name = entity.implementation_version_name
-    for uid, roles in agreement.roles.items():
-        item = SCP_SCU_RoleSelectionNegotiation()
-        item.sop_class_uid, item.scu_role, item.scp_role = uid, roles.scu, roles.scp
-        acceptor.add_negotiation_item(item)
-    if association.requestor.asynchronous_operations != (1, 1):
+    classes = frozenset(one.abstract_syntax for one in agreement.accepted.values())
+    return answer_extended(asked, classes, host.services.offers)
+
+
+def acceptance(
+    request: A_ASSOCIATE,
+    agreement: Agreement,
+    answers: Mapping[str, bytes],
+    *,
+    max_pdu_bytes: int,
+) -> bytes:
+    """Encode the A-ASSOCIATE-AC."""
+    answer = A_ASSOCIATE()
+    answer.application_context_name = APPLICATION_CONTEXT
+    answer.calling_ae_title = request.calling_ae_title
+    answer.called_ae_title = request.called_ae_title
+    answer.result, answer.result_source = 0, 1
+    answer.presentation_context_definition_results_list = [
+        _context(one) for one in agreement.contexts
+    ]
+    information = ourselves(max_pdu_bytes)
+    information += [role_item(uid, roles) for uid, roles in agreement.roles.items()]
+    if items(request, AsynchronousOperationsWindowNegotiation):
         window = AsynchronousOperationsWindowNegotiation()
         window.maximum_number_operations_invoked = 1
         window.maximum_number_operations_performed = 1
-        acceptor.add_negotiation_item(window)
-    return _answer_extended(association, agreement, host)
-
-
-def _answer_extended(
-    association: Association, agreement: Agreement, host: Host
-) -> Mapping[str, bytes]:
-    asked = {str(uid): each for uid, each in association.requestor.sop_class_extended.items()}
-    classes = frozenset(one.abstract_syntax for one in agreement.accepted.values())
-    answers = answer_extended(asked, classes, host.services.offers)
-    for uid, information in answers.items():
+        information.append(window)
+    for uid, application_information in answers.items():
         item = SOPClassExtendedNegotiation()
         item.sop_class_uid = uid
-        item.service_class_application_information = information
-        association.acceptor.add_negotiation_item(item)
-    return answers
+        item.service_class_application_information = application_information
+        information.append(item)
+    answer.user_information = information
+    return bytes(A_ASSOCIATE_AC(answer).encode())
 
 
 def _context(agreed: Agreed) -> PresentationContext:
@@ -104,7 +148,6 @@ def _context(agreed: Agreed) -> PresentationContext:
     context.abstract_syntax = agreed.abstract_syntax
     context.add_transfer_syntax(agreed.transfer_syntax)
     context.result = agreed.result
-    context._as_scp, context._as_scu = agreed.as_scp, agreed.as_scu
     return context
 
 

@@ -8,6 +8,7 @@ command means.
 
 import struct
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
@@ -35,6 +36,23 @@ WITH_DATA_SET: Final = 0x0001
 
 _HOUSEKEEPING = frozenset({"CommandGroupLength", "CommandField", "CommandDataSetType"})
 _NUMBERS = {"US": "H", "UL": "L"}
+_ELEMENT = struct.Struct("<HHL")
+_LONGEST_TABLE = 1_024
+
+
+@lru_cache(_LONGEST_TABLE)
+def _known(element: int) -> tuple[str, str]:
+    """Keyword and VR of a command element; no keyword where PS3.7 does not name it."""
+    keyword = keyword_for_tag(element)
+    return keyword, dictionary_VR(element) if keyword else ""
+
+
+@lru_cache(_LONGEST_TABLE)
+def _tag(keyword: str) -> int:
+    tag = tag_for_keyword(keyword)
+    if tag is None or tag >> 16:
+        raise ValueError(f"{keyword} is no command element")
+    return tag
 
 
 class CommandRefused(Exception):
@@ -53,15 +71,15 @@ def decode_command(encoded: bytes) -> dict[str, object]:
     while offset < len(encoded):
         if len(encoded) - offset < 8:
             raise CommandRefused("element header cut off")
-        group, element, length_bytes = struct.unpack_from("<HHL", encoded, offset)
+        group, element, length_bytes = _ELEMENT.unpack_from(encoded, offset)
         offset += 8
         if group != 0 or offset + length_bytes > len(encoded):
             raise CommandRefused("element outside the command group, or longer than its set")
         value = encoded[offset : offset + length_bytes]
         offset += length_bytes
-        keyword = keyword_for_tag(element)
+        keyword, vr = _known(element)
         if keyword and value:
-            command[keyword] = _decoded(dictionary_VR(element), value)
+            command[keyword] = _decoded(vr, value)
     if not isinstance(command.get("CommandField"), int):
         raise CommandRefused("no Command Field")
     if not isinstance(command.get("CommandDataSetType"), int):
@@ -91,13 +109,11 @@ def encode_command(command: Mapping[str, object]) -> bytes:
     """Write a command set, Command Group Length first. Values of ``None`` are left out."""
     elements: dict[int, bytes] = {}
     for keyword, value in command.items():
-        tag = tag_for_keyword(keyword)
-        if tag is None or tag >> 16:
-            raise ValueError(f"{keyword} is no command element")
+        tag = _tag(keyword)
         if value is not None and tag:
-            elements[tag] = _encoded(dictionary_VR(tag), value)
+            elements[tag] = _encoded(_known(tag)[1], value)
     body = b"".join(
-        struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in sorted(elements.items())
+        _ELEMENT.pack(0, tag, len(value)) + value for tag, value in sorted(elements.items())
     )
     return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
 
@@ -111,6 +127,26 @@ def _encoded(vr: str, value: object) -> bytes:
     text = str(value).encode("ascii", "replace")
     padding = b"\0" if vr == "UI" else b" "
     return text + padding * (len(text) % 2)
+
+
+def encode_request(
+    operation: Operation,
+    sop_class_uid: str,
+    *,
+    message_id: int,
+    fields: Mapping[str, object],
+    with_data_set: bool,
+) -> bytes:
+    """Write the command set of a request of ours."""
+    return encode_command(
+        {
+            "CommandField": FIELD_OF[operation],
+            "AffectedSOPClassUID": sop_class_uid,
+            "MessageID": message_id,
+            "CommandDataSetType": WITH_DATA_SET if with_data_set else NO_DATA_SET,
+            **fields,
+        }
+    )
 
 
 def operation_of(command: Mapping[str, object]) -> Operation | None:

@@ -1,98 +1,252 @@
-"""Taking turns on an established association: P-DATA out with back-pressure, DIMSE messages in.
+"""Messages in turn on an established association: requests queued, responses matched, ours sent. PS3.7 Section 8.
 
-Owns the answer to "is this association still good?" and what happens when it
-is not. Refuses to know which operation is under way. PS3.7 Section 6.3, PS3.8
-Section 9.2.
-
-Both sides use it. An acceptor's handler runs in the association's own thread,
-so it may read messages directly; a requestor's association must have been
-opened by ``pacs.association.requestor``, which keeps pynetdicom's reactor from
-reading them first.
+Owns what lies between PDVs and whoever serves or asks: the bounded inbox,
+C-CANCEL, the responses we wait for, and messages that nobody asked for.
+Refuses to know which operation is under way. Both sides use it.
 """
 
+import logging
+import threading
 import time
-from typing import Any, NoReturn
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
 
-from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import P_DATA
+from config.settings import Association
+from pacs.association.commands import C_CANCEL, RESPONSE_BIT, encode_request, number
+from pacs.association.identifiers import encode_identifier
+from pacs.association.intake import (
+    Arrived,
+    BeginStore,
+    MessageAssembler,
+    MessageRefused,
+)
+from pacs.association.message import Message
+from pacs.association.negotiation import Agreed
+from pacs.association.pdu import COMMAND, LAST, PDV_OVERHEAD_BYTES, p_data_header
+from pacs.association.upper_layer import Piece, UpperLayer
+from pacs.core.errors import OperationUnsupported, PeerUnreachable
 
-from pacs.core.errors import PeerUnreachable
+LOGGER = logging.getLogger("pacs.association")
 
-LIVENESS_CHECK_S = 0.05
-"""How often a wait for room in the outgoing queue looks whether the association still lives."""
-
-
-def alive(association: Association) -> bool:
-    """Tell whether messages can still be exchanged.
-
-    Whatever waits for the ACSE (an abort by either side, a lost connection, a
-    release request) ends the exchange, even where pynetdicom's reactor has
-    not taken notice yet.
-    """
-    return bool(
-        association.is_established
-        and association.dul.is_alive()
-        and association.dul.peek_next_pdu() is None
-    )
-
-
-def require_alive(association: Association) -> None:
-    """Return when messages can still be exchanged. Raises ``PeerUnreachable``."""
-    if not alive(association):
-        raise PeerUnreachable("the association has ended")
+MAX_FRAGMENT_BYTES: Final = 131_072
+"""Largest P-DATA built, whatever a peer allows: its Maximum Length may be unlimited (0)."""
+LAST_MESSAGE_ID: Final = 0xFFFF
+READS_AT_ONCE: Final = 16
+"""How often ``look`` reads at most while there is something to read."""
 
 
-def give_up(association: Association, reason: str) -> NoReturn:
-    """Abort without waiting, and raise ``PeerUnreachable``."""
-    association.abort(block=False)
-    raise PeerUnreachable(reason)
+class Exchange:
+    """The messages of one association. Everything but ``post`` is for its own thread."""
 
+    def __init__(
+        self,
+        upper_layer: UpperLayer,
+        contexts: Mapping[int, Agreed],
+        *,
+        bounds: Association,
+        begin_store: BeginStore,
+        peer_max_bytes: int,
+        first_message_id: int = 1,
+    ) -> None:
+        self.upper_layer = upper_layer
+        self.contexts = contexts
+        self._response_timeout_s = bounds.dimse_timeout_s
+        self._bounds = bounds
+        self._assembler = MessageAssembler(contexts, bounds, begin_store)
+        self._inbox: deque[Arrived] = deque()
+        self._responses: deque[Arrived] = deque()
+        self._cancelled: dict[int, bool] = {}
+        self._serving: int | None = None
+        self._message_id = first_message_id - 1
+        self._thread = threading.get_ident()
+        self._posts: deque[tuple[Message, bool]] = deque()
+        self._awaited: tuple[int, float] | None = None
+        largest = min(peer_max_bytes or MAX_FRAGMENT_BYTES, MAX_FRAGMENT_BYTES) - PDV_OVERHEAD_BYTES
+        self.fragment_bytes = largest - largest % 2  # PS3.8 Section E.1: of even length
+        upper_layer.user = self
 
-def push(association: Association, fragment: P_DATA, *, max_queued_pdus: int) -> None:
-    """Hand over one P-DATA, waiting while ``max_queued_pdus`` are still to be sent.
+    # --- what arrives ------------------------------------------------------------------
 
-    The wait is bounded by the association's DIMSE timeout without progress:
-    a peer that no longer reads is cut off.
-    """
-    outgoing = association.dul.to_provider_queue
-    stalled_since, seen = time.monotonic(), -1
-    with outgoing.not_full:
-        while len(outgoing.queue) >= max_queued_pdus:
-            require_alive(association)
-            if len(outgoing.queue) != seen:
-                stalled_since, seen = time.monotonic(), len(outgoing.queue)
-            elif _expired(stalled_since, association.dimse_timeout):
-                _cut_off(association)
-            outgoing.not_full.wait(LIVENESS_CHECK_S)
-    require_alive(association)
-    association.dul.send_pdu(fragment)
+    @property
+    def idle(self) -> bool:
+        """Tell whether nothing is waiting, arriving or to be sent."""
+        return not (self._inbox or self._posts or self._awaited or self.within_message)
 
+    @property
+    def within_message(self) -> bool:
+        """Tell whether a message has begun to arrive and has not ended."""
+        return self._assembler.partial
 
-def receive(association: Association) -> tuple[int, Any]:
-    """Wait for the next DIMSE message: its presentation context id and pynetdicom's primitive.
+    def takes(self, context_id: int, control: int, piece: memoryview, ended: bool) -> bool:
+        """Take a piece of a PDV; reading pauses after each message."""
+        arrived = self._assembler.take(context_id, control, piece, ended)
+        if arrived is None:
+            return False
+        try:
+            self._route(arrived)
+        except MessageRefused:
+            arrived.discard()
+            raise
+        return True
 
-    C-CANCEL never shows here: pynetdicom keeps those aside for the handler.
-    Raises ``PeerUnreachable`` when the association ended or the DIMSE timeout
-    passed; then the association is aborted.
-    """
-    context_id, message = association.dimse.get_msg(block=True)
-    if message is not None and context_id is not None:
-        return context_id, message
-    require_alive(association)
-    give_up(association, f"no response within {association.dimse_timeout} s")
+    def _route(self, arrived: Arrived) -> None:
+        field = number(arrived.command, "CommandField")
+        if field == C_CANCEL:
+            cancelled = number(arrived.command, "MessageIDBeingRespondedTo")
+            if cancelled in self._cancelled:
+                self._cancelled[cancelled] = True
+            return
+        if field & RESPONSE_BIT:
+            self._take_response(arrived)
+            return
+        if len(self._inbox) >= self._bounds.max_queued_messages:
+            raise MessageRefused("too many requests are waiting")
+        self._cancelled[arrived.message_id] = False
+        self._inbox.append(arrived)
 
+    def _take_response(self, arrived: Arrived) -> None:
+        answered = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
+        if self._awaited is not None and answered == self._awaited[0]:
+            self._awaited = None
+            LOGGER.info("post-answered status=%04X", arrived.status)
+            return
+        if len(self._responses) >= self._bounds.max_queued_messages:
+            raise MessageRefused("too many responses are waiting")
+        self._responses.append(arrived)
 
-def _expired(since_s: float, timeout_s: float | None) -> bool:
-    return timeout_s is not None and time.monotonic() - since_s > timeout_s
+    def next_request(self) -> Arrived | None:
+        """Give the oldest request that waits to be served."""
+        if not self._inbox:
+            return None
+        arrived = self._inbox.popleft()
+        self._serving = arrived.message_id
+        return arrived
 
+    def finished(self) -> None:
+        """The request that was being served is answered; a C-CANCEL for it means nothing any more."""
+        if self._serving is not None:
+            self._cancelled.pop(self._serving, None)
+            self._serving = None
+        self.upper_layer.restart_timer()
 
-def _cut_off(association: Association) -> NoReturn:
-    """End an association whose peer takes no more bytes.
+    def next_response(self) -> Arrived:
+        """Wait for a response. Raises ``PeerUnreachable``; the association is aborted then."""
+        while not self._responses:
+            self._wait()
+        return self._responses.popleft()
 
-    An A-ABORT could not be written either, so the socket is shut down, which
-    also frees the thread that is stuck writing to it.
-    """
-    transport = association.dul.socket
-    if transport is not None:
-        transport._shutdown_socket()
-    raise PeerUnreachable("the peer stopped reading")
+    def next_message(self) -> Arrived:
+        """Wait for a response or a request. Raises ``PeerUnreachable``."""
+        while not (self._inbox or self._responses):
+            self._wait()
+        if self._responses:
+            return self._responses.popleft()
+        arrived = self._inbox.popleft()
+        self._cancelled.pop(arrived.message_id, None)
+        return arrived
+
+    def _wait(self) -> None:
+        self.upper_layer.require()
+        if not self.upper_layer.receive(self._response_timeout_s):
+            self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
+
+    def is_cancelled(self, message_id: int) -> bool:
+        """Look whether a C-CANCEL came, or nobody is there any more who waits for the answer."""
+        try:
+            self.look()
+        except PeerUnreachable:
+            return True
+        return self._cancelled.get(message_id, False)
+
+    def look(self) -> None:
+        """Read what is there without waiting, and send what may be sent between two messages.
+
+        Raises ``PeerUnreachable`` when the association has ended.
+        """
+        for _ in range(READS_AT_ONCE):
+            if not self.upper_layer.receive(0):
+                break
+        self.upper_layer.require()
+        self.send_posts()
+
+    def close(self) -> None:
+        """Leave everything that was received and not served."""
+        self._assembler.discard()
+        while self._inbox:
+            self._inbox.popleft().discard()
+
+    # --- what we send ------------------------------------------------------------------
+
+    def next_message_id(self) -> int:
+        """Count message ids from 1 to 65535, over and over, leaving out that of the request served."""
+        self._message_id = self._message_id % LAST_MESSAGE_ID + 1
+        if self._message_id == self._serving:
+            self._message_id = self._message_id % LAST_MESSAGE_ID + 1
+        return self._message_id
+
+    def send(self, context_id: int, command: bytes, data: bytes = b"") -> None:
+        """Send one message. Raises ``PeerUnreachable``."""
+        pieces = self.fragments(context_id, COMMAND, command)
+        if data:
+            pieces += self.fragments(context_id, 0, data)
+        self.upper_layer.send(pieces)
+
+    def fragments(self, context_id: int, kind: int, value: bytes) -> list[Piece]:
+        """Cut a command set or a Data Set into P-DATA-TFs. Raises ``PeerUnreachable``."""
+        most = self.require_room()
+        view, pieces = memoryview(value), list[Piece]()
+        for start in range(0, len(view), most):
+            piece = view[start : start + most]
+            control = kind | (LAST if start + most >= len(view) else 0)
+            pieces += (p_data_header(context_id, control, len(piece)), piece)
+        return pieces
+
+    def require_room(self) -> int:
+        """Give the length of a fragment. Raises ``PeerUnreachable`` where the peer leaves none."""
+        if self.fragment_bytes < 2:
+            self.upper_layer.give_up("the peer's Maximum Length holds no fragment")
+        return self.fragment_bytes
+
+    def post(self, message: Message) -> None:
+        """Put a message of ours in line, from any thread.
+
+        What the thread of the association posts follows the response it is
+        about to give; what others post goes out between any two messages.
+        Raises ``OperationUnsupported`` without a context for it.
+        """
+        if self._context_of(message) is None:
+            raise OperationUnsupported("no presentation context was accepted for the message")
+        self._posts.append((message, threading.get_ident() != self._thread))
+        self.upper_layer.wake()
+
+    def _context_of(self, message: Message) -> Agreed | None:
+        fitting = (
+            one for one in self.contexts.values() if one.abstract_syntax == message.sop_class_uid
+        )
+        return next(fitting, None)
+
+    def send_posts(self) -> None:
+        """Send the next posted message, one at a time until it is answered. Raises ``PeerUnreachable``."""
+        if self._awaited is not None:
+            if time.monotonic() > self._awaited[1]:
+                self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
+            return
+        if not self._posts or (self._serving is not None and not self._posts[0][1]):
+            return
+        message, _ = self._posts.popleft()
+        context = self._context_of(message)
+        assert context is not None
+        data = b""
+        if message.data_set is not None:
+            data = encode_identifier(message.data_set, context.transfer_syntax)
+        message_id = self.next_message_id()
+        command = encode_request(
+            message.operation,
+            message.sop_class_uid,
+            message_id=message_id,
+            fields=message.fields,
+            with_data_set=bool(data),
+        )
+        self._awaited = (message_id, time.monotonic() + self._response_timeout_s)
+        self.send(context.context_id, command, data)

@@ -1,13 +1,12 @@
 """Where C-STOREs that a peer sends us during our C-GET land: Part 10 files in a folder. PS3.10 Section 7.1.
 
-Owns the temporary file, its bound and its final name, and the DIMSE provider
-that writes into it while P-DATA arrives, so that no object is held in memory.
-It refuses to judge the Data Set; that is left to whoever asked for it. The
-archive's own store has stricter rules and its own way in.
+Owns the temporary file, its bound and its final name. It refuses to judge the
+Data Set; that is left to whoever asked for it. The archive's own store has
+stricter rules and its own way in.
 """
 
-import queue
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,14 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
-from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID
-from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.pdu_primitives import P_DATA
 
+from pacs.association.commands import text
+from pacs.association.negotiation import Agreed
 from pacs.core.errors import CapacityExhausted, InstanceIncomplete, InstanceTooLarge, PacsError
 from pacs.core.identifiers import is_uid
+from pacs.core.implementation import IMPLEMENTATION_CLASS_UID
 
 TEMPORARY_PREFIX = ".receiving-"
-UNBOUNDED = 1 << 62
-INVALID_PDU = "Evt19"
-"""PS3.8 Table 9-8: unrecognized or invalid PDU received; the state machine aborts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +67,7 @@ class Landing:
         except OSError as failure:
             self._failure = CapacityExhausted(f"{folder}: {failure.strerror}")
 
-    @property
-    def file(self) -> "Landing":
-        """Ourselves: pynetdicom flushes the ``file`` of what it writes to after every fragment."""
-        return self
-
-    def flush(self) -> None:
-        """Do nothing: ``keep`` flushes once."""
-
-    def write(self, piece: bytes) -> int:
+    def write(self, piece: bytes | memoryview) -> None:
         """Append a fragment of the Data Set."""
         self._room_bytes -= len(piece)
         if self._failure is None and self._room_bytes < 0:
@@ -91,7 +77,6 @@ class Landing:
                 self._handle.write(piece)
             except OSError as failure:
                 self._failure = CapacityExhausted(f"{self._folder}: {failure.strerror}")
-        return len(piece)
 
     def keep(self) -> Received:
         """Give the file its final name, made of the validated SOP Instance UID alone.
@@ -126,6 +111,9 @@ class Landing:
                 Path(self._handle.name).unlink(missing_ok=True)
                 self._handle = None
 
+    def __exit__(self, *exc_info: object) -> None:
+        self.discard()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LandingPlace:
@@ -134,76 +122,15 @@ class LandingPlace:
     folder: Path
     max_bytes: int
 
-
-class MessageQueue(queue.Queue[Any]):
-    """Messages read and not yet looked at, bounded: a full queue stops the reading thread.
-
-    The peer then feels TCP's back-pressure instead of filling our memory.
-    """
-
-    def unbind(self) -> None:
-        """Let the reading thread go on, before the association is ended."""
-        with self.mutex:
-            self.maxsize = UNBOUNDED
-            self.not_full.notify_all()
-
-
-class LandingProvider(DIMSEServiceProvider):
-    """pynetdicom's DIMSE provider, with bounds, and with files for C-STORE requests.
-
-    ``place`` is ``None`` outside a C-GET; then a C-STORE request is bounded
-    like any other message.
-    """
-
-    def __init__(
-        self, association: Association, *, max_queued_messages: int, max_message_bytes: int
-    ) -> None:
-        super().__init__(association)
-        self.msg_queue: MessageQueue = MessageQueue(max_queued_messages)
-        self.place: LandingPlace | None = None
-        self._landing: Landing | None = None
-        self._max_message_bytes = max_message_bytes
-        self._held_bytes = 0
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take one P-DATA, fragment by fragment."""
-        for context_id, value in primitive.presentation_data_value_list:
-            if not self._within_bounds(value):
-                self.dul.event_queue.put(INVALID_PDU)
-                return
-            single = P_DATA()
-            single.presentation_data_value_list.append((context_id, value))
-            super().receive_primitive(single)
-            self._follow(context_id)
-
-    def abandon(self) -> None:
-        """Remove the file of a C-STORE that will never be completed."""
-        if self._landing is not None:
-            self._landing.discard()
-
-    def _within_bounds(self, value: bytes) -> bool:
-        if not value:
-            return False
-        is_data_set = not value[0] & 1
-        if not (is_data_set and self._landing is not None):
-            self._held_bytes += len(value)
-        return self._held_bytes <= self._max_message_bytes
-
-    def _follow(self, context_id: int) -> None:
-        """Open a file once a C-STORE command is complete; forget it once the message is."""
-        message = self.message
-        if message is None:
-            self._landing, self._held_bytes = None, 0
-        elif isinstance(message, C_STORE_RQ) and self._landing is None and self.place is not None:
-            command, context = message.command_set, self.assoc._accepted_cx.get(context_id)
-            self._landing = Landing(
-                self.place.folder,
-                sop_class_uid=str(command.get("AffectedSOPClassUID", "")),
-                sop_instance_uid=str(command.get("AffectedSOPInstanceUID", "")),
-                transfer_syntax_uid=str(context.transfer_syntax[0]) if context else "",
-                max_bytes=self.place.max_bytes,
-            )
-            message._data_set_file = self._landing  # type: ignore[assignment]  # typed as a temporary file
+    def begin(self, context: Agreed, command: Mapping[str, object]) -> Landing:
+        """Begin the file of one C-STORE."""
+        return Landing(
+            self.folder,
+            sop_class_uid=text(command, "AffectedSOPClassUID"),
+            sop_instance_uid=text(command, "AffectedSOPInstanceUID"),
+            transfer_syntax_uid=context.transfer_syntax,
+            max_bytes=self.max_bytes,
+        )
 
 
 def _part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -214,7 +141,7 @@ def _part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid:
     meta.MediaStorageSOPClassUID = UID(sop_class_uid)
     meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
     meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = PYNETDICOM_IMPLEMENTATION_UID
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     head = DicomBytesIO()
     head.write(bytes(128) + b"DICM")
     write_file_meta_info(head, meta)

@@ -1,103 +1,61 @@
-"""Every place where we reach into pynetdicom, in one table; a unit test pins it. PS3.8 Section 9.
+"""Every place where we rely on pynetdicom, in one table; a unit test pins it. PS3.8 Section 9.
 
-===========================  =====================================  ==================================
-of pynetdicom                what we put in its place               why
-===========================  =====================================  ==================================
-AE.start_server, its server  server.AssociationServer               limits before threads, drain
-AssociationSocket            upper_layer.Transport                  poll instead of select, no fd leak
-DULServiceProvider           upper_layer.UpperLayer                 ``run_reactor``, ``_send``,
-                                                                    ``_process_recv_primitive``,
-                                                                    ``_is_transport_event``,
-                                                                    ``_read_pdu_data``: length caps,
-                                                                    fairness, no thread dies silently
-DIMSEServiceProvider         intake.Intake                          ``receive_primitive``: streaming
-Association                  acceptor.ServedAssociation             ``run_reactor``, ``abort``,
-                                                                    ``_bind_defaults``: admission,
-                                                                    negotiation, serving
-ACSE                         kept: ``send_accept send_reject        it only builds primitives
-                             send_release send_abort``
-StateMachine                 kept: PS3.8 Table 9-10
-AE.associate                 requestor: ``_create_socket``          the socket of a failed attempt
-                                                                    is closed
-Association, as requestor    ``_reactor_checkpoint`` held           nobody else reads its messages
-loggers, and pydicom's       switched off                           they print identifiers
-===========================  =====================================  ==================================
+=============================  ==========================================  ============================
+of pynetdicom                  used by                                     for
+=============================  ==========================================  ============================
+fsm: its two tables            upper_layer, which has its own actions      PS3.8 Table 9-10
+pdu: A-ASSOCIATE-RQ, -AC, -RJ  upper_layer, acceptance, requestor          encoding and decoding
+pdu_primitives                 acceptance, admission, requestor            what these PDUs say
+presentation                   acceptance, requestor                       contexts in those PDUs
+sop_class, service_class       negotiation, sop_classes                    names; what may be storage
+loggers, and pydicom's         ``silence`` switches them off               they print identifiers
+=============================  ==========================================  ============================
 
-Refuses to do anything beyond switching the loggers off.
+Not used: its threads, sockets, queues, events and DIMSE. P-DATA, A-RELEASE and
+A-ABORT are read and written by ``pdu`` and ``upper_layer``, command sets by
+``commands``. Refuses to do anything beyond switching the loggers off.
 """
 
 import logging
 from collections.abc import Mapping
 from typing import Final
 
-from pynetdicom import (
-    _config,
-    acse,
-    ae,
-    association,
-    dimse,
-    dul,
-    fsm,
-    transport,
-)
+from pynetdicom import _config, fsm, pdu, pdu_primitives, presentation, sop_class
 
 PYNETDICOM: Final = "3.0.4"
-"""The version these overrides were written against."""
+"""The version this was written against."""
 
-RELIED_ON: Final[Mapping[type, tuple[str, ...]]] = {
-    dul.DULServiceProvider: (
-        "run_reactor",
-        "_send",
-        "_process_recv_primitive",
-        "_is_transport_event",
-        "_read_pdu_data",
-        "_decode_pdu",
-        "peek_next_pdu",
-        "idle_timer_expired",
-        "send_pdu",
-        "kill_dul",
+RELIED_ON: Final[Mapping[object, tuple[str, ...]]] = {
+    fsm: ("ACTIONS", "TRANSITION_TABLE"),
+    pdu.A_ASSOCIATE_RQ: ("decode", "encode", "from_primitive", "to_primitive"),
+    pdu.A_ASSOCIATE_AC: ("decode", "encode", "from_primitive", "to_primitive"),
+    pdu.A_ASSOCIATE_RJ: ("decode", "to_primitive"),
+    pdu_primitives.A_ASSOCIATE: (
+        "application_context_name",
+        "calling_ae_title",
+        "called_ae_title",
+        "user_information",
+        "result",
+        "result_source",
+        "diagnostic",
+        "presentation_context_definition_list",
+        "presentation_context_definition_results_list",
     ),
-    dimse.DIMSEServiceProvider: ("receive_primitive", "get_msg", "maximum_pdu_size"),
-    association.Association: (
-        "run_reactor",
-        "abort",
-        "_bind_defaults",
-        "set_socket",
-        "accepted_contexts",
-        "rejected_contexts",
+    pdu_primitives.UserIdentityNegotiation: (
+        "user_identity_type",
+        "primary_field",
+        "secondary_field",
     ),
-    acse.ACSE: ("send_accept", "send_reject", "send_release", "send_abort"),
-    transport.AssociationSocket: ("ready", "send", "close", "_shutdown_socket"),
-    fsm.StateMachine: ("do_action", "transition"),
-    ae.ApplicationEntity: ("_create_socket", "associate"),
+    presentation.PresentationContext: (
+        "context_id",
+        "abstract_syntax",
+        "transfer_syntax",
+        "add_transfer_syntax",
+    ),
+    presentation: ("build_context",),
+    sop_class: ("_STORAGE_CLASSES", "_NON_PATIENT_OBJECT_CLASSES", "uid_to_service_class"),
 }
-"""Methods overridden or called, by class."""
-
-RELIED_ON_INSTANCE: Final[Mapping[type, tuple[str, ...]]] = {
-    dul.DULServiceProvider: (
-        "socket",
-        "event_queue",
-        "to_provider_queue",
-        "to_user_queue",
-        "_recv_pdu",
-        "_idle_timer",
-        "artim_timer",
-        "state_machine",
-        "_kill_thread",
-    ),
-    dimse.DIMSEServiceProvider: ("msg_queue", "_assoc"),
-    association.Association: (
-        "_accepted_cx",
-        "_rejected_cx",
-        "_dul_ready",
-        "is_established",
-        "is_aborted",
-        "is_released",
-        "_reactor_checkpoint",
-        "dimse",
-    ),
-}
-"""Attributes of instances, by class."""
+"""Names used, by what has them."""
 
 
 def silence() -> None:

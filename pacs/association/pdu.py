@@ -1,25 +1,37 @@
-"""PDUs as they arrive: framing, length caps, and the PDVs of a P-DATA-TF. PS3.8 Section 9.3.
+"""PDUs as they arrive: framing, length caps, and PDVs taken in place. PS3.8 Section 9.3.
 
-Owns the rule that a PDU's length is judged before its body is read. Refuses to
-decide what a PDU means: that is the state machine's.
+Owns the rule that a PDU's length is judged before its body is read, and that
+P-DATA is never gathered: each piece is handed on where it lies in the receive
+buffer. Refuses to decide what a PDU means: that is the state machine's.
 """
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Final, Protocol
 
-HEADER_BYTES = 6
-READ_BYTES = 65_536
-ASSOCIATE_RQ = 0x01
-P_DATA = 0x04
-LAST_TYPE = 0x07
-OTHER_MAX_BYTES = 1_024
-TOLERANCE_BYTES = 64
+from config.settings import Association
+
+ASSOCIATE_RQ: Final = 0x01
+ASSOCIATE_AC: Final = 0x02
+P_DATA: Final = 0x04
+LAST_TYPE: Final = 0x07
+OTHER_MAX_BYTES: Final = 1_024
+TOLERANCE_BYTES: Final = 64
 """Some senders count our Maximum Length without the PDV headers; so much more is let through."""
 
-UNRECOGNIZED_PDU = 1
-INVALID_PARAMETER = 6
+UNRECOGNIZED_PDU: Final = 1
+INVALID_PARAMETER: Final = 6
 """Reasons of A-ABORT from the service provider, PS3.8 Table 9-26."""
+
+COMMAND: Final = 1
+LAST: Final = 2
+"""Bits of the message control header, PS3.8 Section E.2."""
+
+_PDU = struct.Struct(">BxL")
+_PDV = struct.Struct(">LBB")
+_P_DATA = struct.Struct(">BxLLBB")
+PDV_OVERHEAD_BYTES: Final = _PDV.size
+P_DATA_HEADER_BYTES: Final = _P_DATA.size
 
 
 class PduRefused(Exception):
@@ -30,95 +42,116 @@ class PduRefused(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PduBounds:
-    """Largest PDU length fields accepted, by type."""
+def check(pdu_type: int, length_bytes: int, bounds: Association) -> None:
+    """Judge a PDU by its header. Raises ``PduRefused``."""
+    if not ASSOCIATE_RQ <= pdu_type <= LAST_TYPE:
+        raise PduRefused(UNRECOGNIZED_PDU)
+    most = OTHER_MAX_BYTES
+    if pdu_type in (ASSOCIATE_RQ, ASSOCIATE_AC):
+        most = bounds.max_associate_pdu_bytes
+    elif pdu_type == P_DATA:
+        most = bounds.max_pdu_bytes + TOLERANCE_BYTES
+    least = PDV_OVERHEAD_BYTES if pdu_type == P_DATA else 4
+    if not least <= length_bytes <= most:
+        raise PduRefused(INVALID_PARAMETER)
 
-    associate_bytes: int
-    data_bytes: int
 
-    def check(self, pdu_type: int, length_bytes: int) -> None:
-        """Judge a PDU by its header. Raises ``PduRefused``."""
-        if not ASSOCIATE_RQ <= pdu_type <= LAST_TYPE:
-            raise PduRefused(UNRECOGNIZED_PDU)
-        most = OTHER_MAX_BYTES
-        if pdu_type == ASSOCIATE_RQ:
-            most = self.associate_bytes
-        elif pdu_type == P_DATA:
-            most = self.data_bytes + TOLERANCE_BYTES
-        least = 6 if pdu_type == P_DATA else 4
-        if not least <= length_bytes <= most:
-            raise PduRefused(INVALID_PARAMETER)
+class Receiver(Protocol):
+    """Who is told what arrives. Each returns whether reading shall pause."""
+
+    def begins_data(self) -> None:
+        """The header of a P-DATA-TF has arrived."""
+
+    def takes(self, context_id: int, control: int, piece: memoryview, ended: bool) -> bool:
+        """A piece of a PDV's value has arrived; it is gone when this returns."""
+
+    def takes_pdu(self, pdu: bytearray) -> bool:
+        """A whole PDU of any other type has arrived."""
 
 
 class PduReader:
-    """Collects one PDU at a time from whatever pieces the transport gives."""
+    """Walks PDUs in whatever pieces the transport gives."""
 
-    def __init__(self, bounds: PduBounds) -> None:
+    def __init__(self, bounds: Association, receiver: Receiver) -> None:
         self._bounds = bounds
-        self._buffer = bytearray()
-        self._whole_bytes = HEADER_BYTES
+        self._receiver = receiver
+        self._pdu_left = 0
+        self._pdv_left = 0
+        self._context_id = 0
+        self._control = 0
+        self._gathered = bytearray()
+        self._step: Callable[[memoryview], tuple[int, bool]] = self._header
 
     @property
-    def partial(self) -> bool:
-        """Tell whether a PDU has begun and not ended."""
-        return bool(self._buffer)
+    def within_pdu(self) -> bool:
+        """Tell whether a PDU's header has been read and its end has not."""
+        return self._step != self._header
 
-    @property
-    def wanted_bytes(self) -> int:
-        """How many bytes to read next: never past the PDU's end."""
-        return min(READ_BYTES, self._whole_bytes - len(self._buffer))
+    def read(self, view: memoryview) -> int:
+        """Take what can be taken until the receiver wants a pause; tell how many bytes that was.
 
-    def feed(self, piece: bytes) -> bytes | None:
-        """Take a piece of at most ``wanted_bytes``; give the PDU when it is whole.
-
-        Raises ``PduRefused`` as soon as the header is known to be wrong.
+        Raises ``PduRefused`` as soon as a header is known to be wrong.
         """
-        self._buffer += piece
-        if self._whole_bytes == HEADER_BYTES and len(self._buffer) == HEADER_BYTES:
-            pdu_type, length_bytes = struct.unpack(">BxL", self._buffer)
-            self._bounds.check(pdu_type, length_bytes)
-            self._whole_bytes += length_bytes
-        if len(self._buffer) < self._whole_bytes:
-            return None
-        whole = bytes(self._buffer)
-        self._buffer.clear()
-        self._whole_bytes = HEADER_BYTES
-        return whole
+        taken, paused = 0, False
+        while not paused:
+            size, paused = self._step(view[taken:])
+            taken += size
+            if not size:
+                break
+        return taken
 
+    def _header(self, view: memoryview) -> tuple[int, bool]:
+        if len(view) < _PDU.size:
+            return 0, False
+        pdu_type, length_bytes = _PDU.unpack_from(view)
+        check(pdu_type, length_bytes, self._bounds)
+        self._pdu_left = length_bytes
+        if pdu_type == P_DATA:
+            self._receiver.begins_data()
+            self._step = self._pdv_header
+        else:
+            self._gathered = bytearray(view[: _PDU.size])
+            self._step = self._body
+        return _PDU.size, False
 
-@dataclass(frozen=True, slots=True)
-class Pdv:
-    """One Presentation Data Value, PS3.8 Section 9.3.5.1 and Annex E.2."""
+    def _body(self, view: memoryview) -> tuple[int, bool]:
+        piece = view[: self._pdu_left]
+        self._gathered += piece
+        self._pdu_left -= len(piece)
+        if self._pdu_left:
+            return len(piece), False
+        whole, self._gathered, self._step = self._gathered, bytearray(), self._header
+        return len(piece), self._receiver.takes_pdu(whole)
 
-    context_id: int
-    is_command: bool
-    is_last: bool
-    value: memoryview
-
-
-class ReceivedData:
-    """A P-DATA-TF for pynetdicom's state machine, which asks a PDU for its primitive."""
-
-    def __init__(self, pdu: bytes) -> None:
-        self.pdvs = tuple(split_pdvs(pdu))
-
-    def to_primitive(self) -> "ReceivedData":
-        """Give the indication: it is the PDU itself, nothing is copied."""
-        return self
-
-
-def split_pdvs(pdu: bytes) -> Iterator[Pdv]:
-    """Walk the PDVs of a whole P-DATA-TF. Raises ``PduRefused``."""
-    view = memoryview(pdu)
-    offset = HEADER_BYTES
-    while offset < len(view):
-        if len(view) - offset < 6:
+    def _pdv_header(self, view: memoryview) -> tuple[int, bool]:
+        if self._pdu_left < _PDV.size:
             raise PduRefused(INVALID_PARAMETER)
-        (length_bytes,) = struct.unpack_from(">L", view, offset)
-        end = offset + 4 + length_bytes
-        if length_bytes < 2 or end > len(view):
+        if len(view) < _PDV.size:
+            return 0, False
+        length_bytes, self._context_id, self._control = _PDV.unpack_from(view)
+        self._pdu_left -= _PDV.size
+        self._pdv_left = length_bytes - 2
+        if not 0 <= self._pdv_left <= self._pdu_left:
             raise PduRefused(INVALID_PARAMETER)
-        header = view[offset + 5]
-        yield Pdv(view[offset + 4], bool(header & 1), bool(header & 2), view[offset + 6 : end])
-        offset = end
+        self._step = self._value
+        if self._pdv_left:
+            return _PDV.size, False
+        return _PDV.size, self._value(view[:0])[1]
+
+    def _value(self, view: memoryview) -> tuple[int, bool]:
+        piece = view[: self._pdv_left]
+        self._pdv_left -= len(piece)
+        self._pdu_left -= len(piece)
+        ended = not self._pdv_left
+        if ended:
+            self._step = self._pdv_header if self._pdu_left else self._header
+        elif not piece:
+            return 0, False
+        return len(piece), self._receiver.takes(self._context_id, self._control, piece, ended)
+
+
+def p_data_header(context_id: int, control: int, value_bytes: int) -> bytes:
+    """What stands before a value that travels alone in its P-DATA-TF. PS3.8 Tables 9-22 and 9-23."""
+    return _P_DATA.pack(
+        P_DATA, value_bytes + PDV_OVERHEAD_BYTES, value_bytes + 2, context_id, control
+    )

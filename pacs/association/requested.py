@@ -4,27 +4,34 @@ Owns the pairing of requests with their responses. It refuses to judge a
 Status beyond "is more to come", and lets no type of pynetdicom out.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_CANCEL, C_ECHO, C_FIND, C_GET, C_MOVE, C_STORE
-from pynetdicom.dsutils import decode, encode
-from pynetdicom.presentation import PresentationContext
 
-from config import settings
-from pacs.association.exchange import give_up, receive, require_alive
-from pacs.association.landing import Landing, LandingPlace, LandingProvider, Received
+from pacs.association.commands import (
+    C_CANCEL,
+    FIELD_OF,
+    NO_DATA_SET,
+    RESPONSE_BIT,
+    encode_command,
+    encode_request,
+    number,
+    operation_of,
+    text,
+)
+from pacs.association.exchange import Exchange
+from pacs.association.identifiers import decode_identifier, encode_identifier
+from pacs.association.intake import Arrived
+from pacs.association.landing import Landing, LandingPlace, Received
+from pacs.association.message import Operation
+from pacs.association.negotiation import Agreed
 from pacs.association.sending import PRIORITY_MEDIUM, AssociationDelivery
 from pacs.core.errors import (
     CapacityExhausted,
     IdentifierInvalid,
     InstanceTooLarge,
-    InstanceUnreadable,
     PacsError,
     PeerRefused,
 )
@@ -66,14 +73,11 @@ class Requested:
     ``PeerRefused`` where the peer accepted no context for the SOP Class.
     """
 
-    def __init__(
-        self, association: Association, provider: LandingProvider, bounds: settings.Association
-    ) -> None:
-        self._association = association
-        self._provider = provider
-        self._delivery = AssociationDelivery(
-            association, as_acceptor=False, max_queued_pdus=bounds.max_queued_pdus
-        )
+    def __init__(self, exchange: Exchange, landings: "Landings", *, identifier_bytes: int) -> None:
+        self._exchange = exchange
+        self._landings = landings
+        self._identifier_bytes = identifier_bytes
+        self._delivery = AssociationDelivery(exchange)
         self._awaiting_response = False
 
     @property
@@ -90,14 +94,13 @@ class Requested:
         return self._delivery.accepted(SOPClassUID(sop_class_uid))
 
     def store(self, payload: Payload, originator: Originator | None = None) -> int:
-        """Send one Data Set and give the peer's Status; raises as ``send_instance``."""
+        """Send one Data Set and give the peer's Status; raises as the delivery's ``store``."""
         return self._delivery.store(payload, originator)
 
     def echo(self) -> int:
         """Send a C-ECHO and give its Status. PS3.7 Section 9.1.5."""
-        message_id, _ = self._request(C_ECHO(), VERIFICATION)
-        response = self._response(C_ECHO, message_id)
-        return int(response.Status)
+        message_id, _ = self._request(Operation.C_ECHO, VERIFICATION)
+        return self._response(Operation.C_ECHO, message_id).status
 
     def find(
         self, sop_class_uid: str, identifier: Dataset, *, cancel_after: int | None = None
@@ -107,11 +110,11 @@ class Requested:
         After ``cancel_after`` matches a C-CANCEL is sent; what the peer still
         sends before it obeys is yielded too.
         """
-        message_id, context = self._request(C_FIND(), sop_class_uid, identifier)
+        message_id, context = self._request(Operation.C_FIND, sop_class_uid, identifier)
         matches = 0
         while True:
-            response = self._response(C_FIND, message_id)
-            yield int(response.Status), _decoded(response.Identifier, context)
+            response = self._response(Operation.C_FIND, message_id)
+            yield response.status, self._decoded(response)
             if not self._awaiting_response:
                 return
             matches += 1
@@ -122,11 +125,11 @@ class Requested:
         self, sop_class_uid: str, identifier: Dataset, destination: str
     ) -> Iterator[RetrieveResponse]:
         """Have the peer send to ``destination``; yield each response. PS3.7 Section 9.1.4."""
-        request = C_MOVE()
-        request.MoveDestination = destination
-        message_id, context = self._request(request, sop_class_uid, identifier)
+        message_id, _ = self._request(
+            Operation.C_MOVE, sop_class_uid, identifier, MoveDestination=destination
+        )
         while self._awaiting_response:
-            yield _retrieve_response(self._response(C_MOVE, message_id), context)
+            yield self._progress(self._response(Operation.C_MOVE, message_id))
 
     def get(
         self,
@@ -143,111 +146,137 @@ class Requested:
         ``received`` under its final name, its SOP Instance UID and ``.dcm``;
         what ``received`` raises ends the association.
         """
-        self._provider.place = LandingPlace(folder=folder, max_bytes=max_instance_bytes)
+        self._landings.place = LandingPlace(folder=folder, max_bytes=max_instance_bytes)
         try:
-            message_id, context = self._request(C_GET(), sop_class_uid, identifier)
+            message_id, _ = self._request(Operation.C_GET, sop_class_uid, identifier)
             while self._awaiting_response:
-                yield _retrieve_response(self._response(C_GET, message_id, received), context)
+                yield self._progress(self._response(Operation.C_GET, message_id, received))
         finally:
-            self._provider.place = None
+            self._landings.place = None
 
     def _request(
-        self, request: Any, sop_class_uid: str, identifier: Dataset | None = None
-    ) -> tuple[int, PresentationContext]:
-        require_alive(self._association)
+        self,
+        operation: Operation,
+        sop_class_uid: str,
+        identifier: Dataset | None = None,
+        **fields: object,
+    ) -> tuple[int, Agreed]:
+        self._exchange.look()
         context = self._context(sop_class_uid)
-        request.MessageID = self._delivery.next_message_id()
-        request.AffectedSOPClassUID = sop_class_uid
+        message_id = self._exchange.next_message_id()
+        data = b""
         if identifier is not None:
-            request.Priority = PRIORITY_MEDIUM
-            request.Identifier = BytesIO(_encoded(identifier, context))
-        self._association.dimse.send_msg(request, int(context.context_id or 0))
+            fields["Priority"] = PRIORITY_MEDIUM
+            data = _encoded(identifier, context)
+        command = encode_request(
+            operation,
+            sop_class_uid,
+            message_id=message_id,
+            fields=fields,
+            with_data_set=identifier is not None,
+        )
+        self._exchange.send(context.context_id, command, data)
         self._awaiting_response = True
-        return int(request.MessageID), context
+        return message_id, context
 
-    def _context(self, sop_class_uid: str) -> PresentationContext:
-        for context in self._association.accepted_contexts:
+    def _context(self, sop_class_uid: str) -> Agreed:
+        for context in self._exchange.contexts.values():
             if context.as_scu and context.abstract_syntax == sop_class_uid:
                 return context
         raise PeerRefused(f"the peer accepted no presentation context for {sop_class_uid}")
 
     def _response(
         self,
-        kind: type[C_ECHO | C_FIND | C_MOVE | C_GET],
+        operation: Operation,
         message_id: int,
         received: Callable[[Received], None] | None = None,
-    ) -> Any:
+    ) -> Arrived:
         """Wait for the next response to ``message_id``, serving C-STOREs meanwhile."""
         while True:
-            context_id, message = receive(self._association)
-            if isinstance(message, C_STORE) and message.is_valid_request:
-                self._take(context_id, message, received)
+            arrived = self._exchange.next_message()
+            if operation_of(arrived.command) is Operation.C_STORE:
+                self._take(arrived, received)
                 continue
-            answers = isinstance(message, kind) and message.is_valid_response
-            if not answers or message.MessageIDBeingRespondedTo != message_id:
-                give_up(self._association, "the peer answered with another message than expected")
-            self._awaiting_response = int(message.Status) in PENDING
-            return message
+            asked = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
+            answers = number(arrived.command, "CommandField") == FIELD_OF[operation] | RESPONSE_BIT
+            if not answers or asked != message_id or arrived.status < 0:
+                self._exchange.upper_layer.give_up(
+                    "the peer answered with another message than expected"
+                )
+            self._awaiting_response = arrived.status in PENDING
+            return arrived
 
-    def _take(
-        self, context_id: int, request: C_STORE, received: Callable[[Received], None] | None
-    ) -> None:
+    def _take(self, request: Arrived, received: Callable[[Received], None] | None) -> None:
         """Keep one instance and answer its C-STORE. PS3.4 Section C.4.3.3."""
-        landing: Any = request._dataset_file
-        status, arrived = NOT_EXPECTED, None
+        landing, status = request.incoming, NOT_EXPECTED
         if isinstance(landing, Landing) and received is not None:
             try:
-                status, arrived = SUCCESS, landing.keep()
+                arrived = landing.keep()
             except (CapacityExhausted, InstanceTooLarge):
                 status = OUT_OF_RESOURCES
             except PacsError:
                 status = CANNOT_UNDERSTAND
-        if arrived is not None and received is not None:
-            received(arrived)
-        response = C_STORE()
-        response.MessageIDBeingRespondedTo = request.MessageID
-        response.AffectedSOPClassUID = request.AffectedSOPClassUID
-        response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
-        response.Status = status
-        self._association.dimse.send_msg(response, context_id)
+            else:
+                status = SUCCESS
+                received(arrived)
+        else:
+            request.discard()
+        command = encode_command(
+            {
+                "CommandField": FIELD_OF[Operation.C_STORE] | RESPONSE_BIT,
+                "MessageIDBeingRespondedTo": request.message_id,
+                "CommandDataSetType": NO_DATA_SET,
+                "AffectedSOPClassUID": text(request.command, "AffectedSOPClassUID") or None,
+                "AffectedSOPInstanceUID": text(request.command, "AffectedSOPInstanceUID") or None,
+                "Status": status,
+            }
+        )
+        self._exchange.send(request.context.context_id, command)
 
-    def _cancel(self, message_id: int, context: PresentationContext) -> None:
+    def _cancel(self, message_id: int, context: Agreed) -> None:
         """Send a C-CANCEL. PS3.7 Section 9.3.2.3."""
-        request = C_CANCEL()
-        request.MessageIDBeingRespondedTo = message_id
-        self._association.dimse.send_msg(request, int(context.context_id or 0))
+        command = {
+            "CommandField": C_CANCEL,
+            "MessageIDBeingRespondedTo": message_id,
+            "CommandDataSetType": NO_DATA_SET,
+        }
+        self._exchange.send(context.context_id, encode_command(command))
+
+    def _decoded(self, response: Arrived) -> Dataset | None:
+        if not response.data:
+            return None
+        return decode_identifier(
+            response.data, response.context.transfer_syntax, most_bytes=self._identifier_bytes
+        )
+
+    def _progress(self, response: Arrived) -> RetrieveResponse:
+        identifier, command = self._decoded(response), response.command
+        failed_uids = identifier.get("FailedSOPInstanceUIDList") if identifier is not None else None
+        listed = [failed_uids] if isinstance(failed_uids, str) else list(failed_uids or ())
+        return RetrieveResponse(
+            status=response.status,
+            comment=text(command, "ErrorComment"),
+            progress=Progress(
+                remaining=number(command, "NumberOfRemainingSuboperations"),
+                completed=number(command, "NumberOfCompletedSuboperations"),
+                failed=number(command, "NumberOfFailedSuboperations"),
+                warning=number(command, "NumberOfWarningSuboperations"),
+                failed_sop_instance_uids=tuple(str(uid) for uid in listed),
+            ),
+        )
 
 
-def _encoded(identifier: Dataset, context: PresentationContext) -> bytes:
-    syntax = context.transfer_syntax[0]
-    encoded = encode(identifier, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
-    if encoded is None:
-        raise IdentifierInvalid("the identifier cannot be encoded")
-    return encoded
+class Landings:
+    """Begins the files of C-STOREs while a C-GET says where; outside one their Data Sets are dropped."""
+
+    place: LandingPlace | None = None
+
+    def __call__(self, context: Agreed, command: Mapping[str, object]) -> Landing | None:
+        return None if self.place is None else self.place.begin(context, command)
 
 
-def _decoded(encoded: BytesIO | None, context: PresentationContext) -> Dataset | None:
-    if encoded is None or not encoded.getbuffer().nbytes:
-        return None
-    syntax = context.transfer_syntax[0]
+def _encoded(identifier: Dataset, context: Agreed) -> bytes:
     try:
-        return decode(encoded, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
-    except Exception as failure:  # pydicom's parser names no common base
-        raise InstanceUnreadable("the peer's identifier cannot be parsed") from failure
-
-
-def _retrieve_response(response: Any, context: PresentationContext) -> RetrieveResponse:
-    identifier = _decoded(response.Identifier, context)
-    failed_uids = identifier.get("FailedSOPInstanceUIDList") if identifier is not None else None
-    listed = [failed_uids] if isinstance(failed_uids, str) else list(failed_uids or ())
-    return RetrieveResponse(
-        status=int(response.Status),
-        comment=str(response.ErrorComment or ""),
-        progress=Progress(
-            remaining=int(response.NumberOfRemainingSuboperations or 0),
-            completed=int(response.NumberOfCompletedSuboperations or 0),
-            failed=int(response.NumberOfFailedSuboperations or 0),
-            warning=int(response.NumberOfWarningSuboperations or 0),
-            failed_sop_instance_uids=tuple(str(uid) for uid in listed),
-        ),
-    )
+        return encode_identifier(identifier, context.transfer_syntax)
+    except Exception as failure:
+        raise IdentifierInvalid("the identifier cannot be encoded") from failure

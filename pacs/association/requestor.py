@@ -6,30 +6,27 @@ transfer syntaxes are worth proposing (``scu``).
 """
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ssl import SSLContext
 
-from pynetdicom import AE, _config, build_context, build_role, evt
-from pynetdicom.association import Association
+from pynetdicom import build_context
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from config import settings
-from pacs.association.entity import ours
-from pacs.association.landing import LandingProvider
-from pacs.association.requested import Requested
-from pacs.core.errors import PacsError, PeerRefused, PeerUnreachable
+from pacs.association.acceptance import max_length, ourselves, role_item, roles_of
+from pacs.association.admission import APPLICATION_CONTEXT
+from pacs.association.exchange import Exchange
+from pacs.association.negotiation import ACCEPTED, Agreed, Roles
+from pacs.association.overrides import silence
+from pacs.association.requested import Landings, Requested
+from pacs.association.upper_layer import AWAITING_ANSWER, UpperLayer
+from pacs.core.errors import PeerRefused, PeerUnreachable
 from pacs.core.records import Peer
 
 MAX_CONTEXTS = 128
 """Presentation context ids are the odd numbers from 1 to 255 (PS3.8 Table 9-13)."""
-
-_config.LOG_HANDLER_LEVEL = "none"
-_config.LOG_REQUEST_IDENTIFIERS = False
-_config.LOG_RESPONSE_IDENTIFIERS = False
-# Identifiers and command sets hold patient data; pynetdicom would log them.
 
 REJECTED = {1: "permanently", 2: "for now"}  # PS3.8 Table 9-21, Result
 SOURCES = {  # PS3.8 Table 9-21, Source
@@ -60,57 +57,6 @@ class Proposal:
     scp_role: bool = False
 
 
-class _Entity(AE):
-    """pynetdicom's AE, keeping the socket: a connection that failed is left open there."""
-
-    connection: socket.socket | None = None
-
-    def _create_socket(
-        self,
-        assoc: Association,
-        address: AddressInformation,
-        tls_args: tuple[SSLContext, str] | None,
-    ) -> AssociationSocket:
-        transport = super()._create_socket(assoc, address, tls_args)
-        self.connection = transport.socket
-        return transport
-
-    def close(self) -> None:
-        """Close the socket, open or not."""
-        if self.connection is not None:
-            self.connection.close()
-
-
-class _Connection:
-    """What pynetdicom's notifications tell while an association is being opened."""
-
-    def __init__(self, bounds: settings.Association) -> None:
-        self.connected = False
-        self._bounds = bounds
-
-    def opened(self, event: evt.Event) -> None:
-        """Set the socket's options: small messages leave at once, no read or write waits for ever."""
-        self.connected = True
-        transport = event.assoc.dul.socket
-        if transport is not None and transport.socket is not None:
-            transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            transport.socket.settimeout(self._bounds.network_timeout_s)
-
-    def established(self, event: evt.Event) -> None:
-        """Keep pynetdicom's reactor from ever reading a message that is ours.
-
-        It is held before its thread starts and let go only when the
-        association ends; pausing it for each request, as pynetdicom does,
-        leaves an instant in which it can take the response.
-        """
-        event.assoc._reactor_checkpoint.clear()
-        event.assoc.dimse = LandingProvider(
-            event.assoc,
-            max_queued_messages=self._bounds.max_queued_messages,
-            max_message_bytes=self._bounds.max_identifier_bytes + self._bounds.max_command_bytes,
-        )
-
-
 @contextmanager
 def associate(
     peer: Peer,
@@ -128,106 +74,118 @@ def associate(
     """
     if not 1 <= len(proposals) <= MAX_CONTEXTS:
         raise ValueError(f"1 to {MAX_CONTEXTS} presentation contexts, not {len(proposals)}")
-    entity = _entity(ae_title, bounds)
+    silence()
+    upper_layer = UpperLayer(_connect(peer, bounds), requestor=True, bounds=bounds)
     try:
-        association = _request(entity, peer, proposals, bounds)
-    except PacsError:
-        entity.close()
-        raise
-    provider = association.dimse
-    if not isinstance(provider, LandingProvider):
-        raise PeerUnreachable(f"{_named(peer)} ended the association at once")
-    requested = Requested(association, provider, bounds)
-    completed = False
-    try:
-        yield requested
-        completed = not requested.in_the_middle
-    finally:
-        provider.msg_queue.unbind()
-        _end(association, release=completed, timeout_s=bounds.artim_timeout_s)
-        provider.abandon()
-        entity.close()
-
-
-def _entity(ae_title: str, bounds: settings.Association) -> _Entity:
-    entity = ours(_Entity(ae_title=ae_title))
-    entity.acse_timeout = bounds.artim_timeout_s
-    entity.dimse_timeout = bounds.dimse_timeout_s
-    entity.connection_timeout = bounds.connect_timeout_s
-    # Silence of ours between two requests is no fault; silence of the peer is
-    # bounded by the DIMSE timeout and by the socket's own.
-    entity.network_timeout = None
-    return entity
-
-
-def _request(
-    entity: _Entity, peer: Peer, proposals: Sequence[Proposal], bounds: settings.Association
-) -> Association:
-    """Connect and negotiate. Raises as ``associate``."""
-    connection = _Connection(bounds)
-    roles = {one.sop_class_uid for one in proposals if one.scp_role}
-    try:
-        association = entity.associate(
-            peer.host,
-            peer.port,
-            contexts=[
-                build_context(one.sop_class_uid, list(one.transfer_syntax_uids))
-                for one in proposals
-            ],
-            ae_title=peer.ae_title,
-            max_pdu=bounds.max_pdu_bytes,
-            ext_neg=[build_role(uid, scp_role=True) for uid in sorted(roles)],
-            evt_handlers=[
-                (evt.EVT_CONN_OPEN, connection.opened),
-                (evt.EVT_ESTABLISHED, connection.established),
-            ],
+        request = _proposed(peer, proposals, ae_title, bounds)
+        answer = _associated(upper_layer, peer, request, bounds.artim_timeout_s)
+        landings = Landings()
+        exchange = Exchange(
+            upper_layer,
+            _contexts(peer, proposals, answer),
+            bounds=bounds,
+            begin_store=landings,
+            peer_max_bytes=max_length(answer),
         )
+        requested = Requested(exchange, landings, identifier_bytes=bounds.max_identifier_bytes)
+        try:
+            yield requested
+            if not requested.in_the_middle:
+                _release(upper_layer)
+        finally:
+            exchange.close()
+    finally:
+        upper_layer.abort()
+        upper_layer.linger()
+
+
+def _connect(peer: Peer, bounds: settings.Association) -> socket.socket:
+    try:
+        return socket.create_connection((peer.host, peer.port), timeout=bounds.connect_timeout_s)
     except socket.gaierror as failure:
         raise PeerUnreachable(
             f"{_named(peer)}: the host name cannot be resolved ({failure.strerror})"
         ) from failure
-    if not association.is_established:
-        raise _refusal(association, peer, connected=connection.connected)
-    return association
+    except OSError as failure:
+        raise PeerUnreachable(f"{_named(peer)}: no connection could be made") from failure
 
 
-def _refusal(
-    association: Association, peer: Peer, *, connected: bool
-) -> PeerUnreachable | PeerRefused:
-    """Say in words why there is no association."""
-    answer = _answer(association)
-    if not connected:
-        return PeerUnreachable(f"{_named(peer)}: no connection could be made")
-    if answer is not None and answer.result in REJECTED:
+def _proposed(
+    peer: Peer, proposals: Sequence[Proposal], ae_title: str, bounds: settings.Association
+) -> bytes:
+    """Encode the A-ASSOCIATE-RQ. PS3.8 Section 9.3.2."""
+    request = A_ASSOCIATE()
+    request.application_context_name = APPLICATION_CONTEXT
+    request.calling_ae_title, request.called_ae_title = ae_title, peer.ae_title
+    contexts = []
+    for number, one in enumerate(proposals):
+        context = build_context(one.sop_class_uid, list(one.transfer_syntax_uids))
+        context.context_id = 2 * number + 1
+        contexts.append(context)
+    request.presentation_context_definition_list = contexts
+    turned = sorted({one.sop_class_uid for one in proposals if one.scp_role})
+    request.user_information = [
+        *ourselves(bounds.max_pdu_bytes),
+        *(role_item(uid, Roles(scu=False, scp=True)) for uid in turned),
+    ]
+    return bytes(A_ASSOCIATE_RQ(request).encode())
+
+
+def _associated(
+    upper_layer: UpperLayer, peer: Peer, request: bytes, timeout_s: float
+) -> A_ASSOCIATE:
+    """Ask for the association and give the answer. Raises as ``associate``."""
+    try:
+        upper_layer.request(request)
+        while upper_layer.state == AWAITING_ANSWER:
+            if not upper_layer.receive(timeout_s):
+                upper_layer.abort()
+    except PeerUnreachable:
+        answer = None
+    else:
+        answer = upper_layer.associate
+    if answer is None:
+        raise PeerUnreachable(f"{_named(peer)}: connected, but no association was made")
+    if answer.result in REJECTED:
         source = SOURCES.get(answer.result_source or 0, "the peer")
         reason = REASONS.get((answer.result_source or 0, answer.diagnostic or 0), "no reason given")
         how = REJECTED[answer.result]
-        return PeerRefused(f"{_named(peer)}: rejected {how} by {source}: {reason}")
-    if answer is not None and answer.result == 0 and not association.accepted_contexts:
-        return NothingAccepted(f"{_named(peer)}: none of the presentation contexts was accepted")
-    return PeerUnreachable(f"{_named(peer)}: connected, but no association was made")
+        raise PeerRefused(f"{_named(peer)}: rejected {how} by {source}: {reason}")
+    return answer
 
 
-def _answer(association: Association) -> A_ASSOCIATE | None:
-    """Give the peer's A-ASSOCIATE response, if there was one.
+def _contexts(
+    peer: Peer, proposals: Sequence[Proposal], answer: A_ASSOCIATE
+) -> Mapping[int, Agreed]:
+    """List what the peer accepted. Without its word on roles they are the usual ones (PS3.7 D.3.3.4)."""
+    turned = {uid for uid, roles in roles_of(answer).items() if roles.scp}
+    contexts = {}
+    for one in answer.presentation_context_definition_results_list:
+        place, odd = divmod(int(one.context_id or 0), 2)
+        if one.result != ACCEPTED or not odd or place >= len(proposals) or not one.transfer_syntax:
+            continue
+        proposal = proposals[place]
+        as_scp = proposal.scp_role and proposal.sop_class_uid in turned
+        contexts[2 * place + 1] = Agreed(
+            context_id=2 * place + 1,
+            abstract_syntax=proposal.sop_class_uid,
+            result=ACCEPTED,
+            transfer_syntax=str(one.transfer_syntax[0]),
+            as_scp=as_scp,
+            as_scu=not as_scp,
+        )
+    if not contexts:
+        raise NothingAccepted(f"{_named(peer)}: none of the presentation contexts was accepted")
+    return contexts
 
-    Where a rejection arrives before pynetdicom looks whether it is connected,
-    it takes the closed connection for one that never was and leaves the
-    rejection unread.
-    """
-    answer = association.acceptor.primitive or association.dul.peek_next_pdu()
-    return answer if isinstance(answer, A_ASSOCIATE) else None
 
-
-def _end(association: Association, *, release: bool, timeout_s: float) -> None:
-    """Release or abort, and see the association's threads end."""
-    if release and association.dul.peek_next_pdu() is None:
-        association.release()
-    elif association.dul.peek_next_pdu() is None:
-        association.abort()
-    # Whatever the peer did first (abort, release, loss) pynetdicom's reactor finishes.
-    association._reactor_checkpoint.set()
-    association.join(timeout_s)
+def _release(upper_layer: UpperLayer) -> None:
+    """Release, unless the peer was quicker to end the association; that is its right."""
+    try:
+        if upper_layer.established:
+            upper_layer.release()
+    except PeerUnreachable:
+        upper_layer.abort()
 
 
 def _named(peer: Peer) -> str:

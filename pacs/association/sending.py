@@ -6,64 +6,36 @@ it. It refuses to choose what is sent or to convert it: a payload goes out
 only where its own transfer syntax was accepted.
 """
 
+import mmap
 import os
-from collections.abc import Iterator
-from itertools import chain
-from pathlib import Path
-from typing import BinaryIO
+from collections.abc import Sequence
+from typing import Final
 
-from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
-from pynetdicom.pdu_primitives import P_DATA
-
-from pacs.association.commands import FIELD_OF, WITH_DATA_SET, encode_command
-from pacs.association.exchange import give_up, push, receive, require_alive
+from pacs.association.commands import encode_request, number
+from pacs.association.exchange import Exchange
 from pacs.association.message import Operation
+from pacs.association.pdu import COMMAND, LAST, P_DATA_HEADER_BYTES, p_data_header
+from pacs.association.upper_layer import Piece
 from pacs.core.errors import InstanceNotFound, PeerRefused, PeerUnreachable
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
 from pacs.core.records import Originator, Payload, SendOutcome
 
-MAX_FRAGMENT_BYTES = 131_072
-"""Largest P-DATA built, whatever a peer allows: its Maximum Length may be unlimited (0)."""
+READ_AHEAD_BYTES: Final = 1_048_576
+"""Of a file, what is read and written at once; at least one fragment fits."""
 
-PDV_OVERHEAD_BYTES = 6
-"""Item length, presentation context id and message control header (PS3.8 Section 9.3.5.1, Annex E)."""
-
-PRIORITY_MEDIUM = 0x0000
-
-MORE_OF_DATA_SET, MORE_OF_COMMAND = b"\x00", b"\x01"
-LAST_OF_DATA_SET, LAST_OF_COMMAND = b"\x02", b"\x03"
-"""Message control headers, PS3.8 Section E.2."""
-
-LAST_MESSAGE_ID = 0xFFFF
-ACCEPTOR_FIRST_MESSAGE_ID = 0x8000
-"""Where an acceptor starts counting, away from the small ids of the peer's own requests."""
-
-SUCCESS = 0x0000
-WARNINGS = frozenset({0x0001, 0x0107, 0x0116, 0xB000, 0xB006, 0xB007})
+PRIORITY_MEDIUM: Final = 0x0000
+SUCCESS: Final = 0x0000
+WARNINGS: Final = frozenset({0x0001, 0x0107, 0x0116, 0xB000, 0xB006, 0xB007})
 """PS3.4 Table B.2-1 and PS3.7 Annex C.4."""
 
 
 class AssociationDelivery:
-    """An open association as a way to a receiver; implements ``pacs.core.ports.Delivery``.
+    """An open association as a way to a receiver; implements ``pacs.core.ports.Delivery``."""
 
-    ``reserved_message_id`` is the id of the peer's request that is being
-    answered meanwhile (C-GET); no sub-operation carries it.
-    """
-
-    def __init__(
-        self,
-        association: Association,
-        *,
-        as_acceptor: bool,
-        max_queued_pdus: int,
-        reserved_message_id: int | None = None,
-    ) -> None:
-        self._association = association
-        self._max_queued_pdus = max_queued_pdus
-        self._reserved_message_id = reserved_message_id
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
         self._broken = False
-        self._message_id = (ACCEPTOR_FIRST_MESSAGE_ID if as_acceptor else 1) - 1
+        self._batch = Batch(exchange.fragment_bytes)
 
     @property
     def broken(self) -> bool:
@@ -73,9 +45,9 @@ class AssociationDelivery:
     def accepted(self, sop_class_uid: SOPClassUID) -> tuple[TransferSyntaxUID, ...]:
         """List the accepted transfer syntaxes in which we may act as SCU, in context order."""
         found = [
-            TransferSyntaxUID(str(context.transfer_syntax[0]))
-            for context in self._association.accepted_contexts
-            if context.as_scu and str(context.abstract_syntax) == sop_class_uid
+            TransferSyntaxUID(context.transfer_syntax)
+            for context in self._exchange.contexts.values()
+            if context.as_scu and context.abstract_syntax == sop_class_uid
         ]
         return tuple(dict.fromkeys(found))
 
@@ -94,160 +66,120 @@ class AssociationDelivery:
         return SendOutcome.WARNING if status in WARNINGS else SendOutcome.FAILURE
 
     def store(self, payload: Payload, originator: Originator | None) -> int:
-        """Send one Data Set and give the peer's Status; raises as ``send_instance``."""
+        """Send one Data Set, wait for the response and give the peer's Status.
+
+        Raises ``PeerUnreachable`` when the association died or nothing came
+        within the DIMSE timeout, ``PeerRefused`` where no context has the
+        payload's class and syntax, ``InstanceNotFound`` where its file cannot
+        be opened; the last two leave the association usable.
+        """
+        context_id = self._context_id(payload)
         try:
-            return send_instance(
-                self._association,
-                payload,
-                originator,
-                message_id=self.next_message_id(),
-                max_queued_pdus=self._max_queued_pdus,
-            )
+            file = os.open(payload.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as failure:
+            raise InstanceNotFound(f"cannot open {payload.path}: {failure.strerror}") from failure
+        try:
+            return self._store(file, payload, originator, context_id)
         except PeerUnreachable:
             self._broken = True
             raise
+        finally:
+            os.close(file)
 
-    def next_message_id(self) -> int:
-        """Count message ids from 1 to 65535, over and over, leaving out the reserved one."""
-        self._message_id = self._message_id % LAST_MESSAGE_ID + 1
-        if self._message_id == self._reserved_message_id:
-            self._message_id = self._message_id % LAST_MESSAGE_ID + 1
-        return self._message_id
+    def _context_id(self, payload: Payload) -> int:
+        for context in self._exchange.contexts.values():
+            if (
+                context.as_scu
+                and context.abstract_syntax == payload.sop_class_uid
+                and context.transfer_syntax == payload.transfer_syntax_uid
+            ):
+                return context.context_id
+        raise PeerRefused(
+            f"the peer accepted no presentation context for {payload.sop_class_uid}"
+            f" in {payload.transfer_syntax_uid}"
+        )
 
+    def _store(
+        self, file: int, payload: Payload, originator: Originator | None, context_id: int
+    ) -> int:
+        exchange = self._exchange
+        exchange.look()
+        message_id = exchange.next_message_id()
+        command = encode_request(
+            Operation.C_STORE,
+            payload.sop_class_uid,
+            message_id=message_id,
+            fields={  # PS3.7 Table 9.3-1
+                "Priority": PRIORITY_MEDIUM,
+                "AffectedSOPInstanceUID": payload.sop_instance_uid,
+                "MoveOriginatorApplicationEntityTitle": originator and originator.ae_title,
+                "MoveOriginatorMessageID": originator and originator.message_id,
+            },
+            with_data_set=True,
+        )
+        self._send_file(
+            file, payload.offset, context_id, exchange.fragments(context_id, COMMAND, command)
+        )
+        return self._await_status(message_id)
 
-def send_instance(
-    association: Association,
-    payload: Payload,
-    originator: Originator | None,
-    *,
-    message_id: int,
-    max_queued_pdus: int,
-) -> int:
-    """Send one C-STORE request, wait for its response and give the Status.
+    def _send_file(self, file: int, start: int, context_id: int, first: Sequence[Piece]) -> None:
+        """Send the command and the Data Set behind it.
 
-    Raises ``PeerUnreachable`` when the association died or nothing came within
-    the DIMSE timeout, ``PeerRefused`` where no context has the payload's class
-    and syntax, ``InstanceNotFound`` where its file cannot be opened; the last
-    two leave the association usable.
-    """
-    context_id = _context_id(association, payload)
-    fragment_bytes = _fragment_bytes(association)
-    try:
-        source = Path(payload.path).open("rb", buffering=0)  # noqa: SIM115 - closed below
-    except OSError as failure:
-        raise InstanceNotFound(f"cannot open {payload.path}: {failure.strerror}") from failure
-    with source:
-        size_bytes = max(0, os.fstat(source.fileno()).st_size - payload.offset)
-        source.seek(payload.offset)
-        require_alive(association)
-        for piece in chain(
-            _command_pieces(payload, originator, message_id, fragment_bytes),
-            _data_set_pieces(association, source, size_bytes, fragment_bytes),
-        ):
-            push(association, _p_data(context_id, piece), max_queued_pdus=max_queued_pdus)
-    return _await_status(association, message_id)
+        A message that was begun must be completed, so a file that ends early
+        or cannot be read further costs the association.
+        """
+        position, end = start, max(start, os.fstat(file).st_size)
+        upper_layer, ahead = self._exchange.upper_layer, first
+        while True:
+            size = min(end - position, self._batch.capacity_bytes)
+            try:
+                pieces = self._batch.fill(file, position, size, context_id, position + size >= end)
+            except EOFError:
+                upper_layer.give_up("the instance's file became shorter while it was sent")
+            except OSError as failure:
+                upper_layer.give_up(f"the instance's file cannot be read: {failure.strerror}")
+            upper_layer.send([*ahead, pieces])
+            position, ahead = position + size, ()
+            if position >= end:
+                return
 
-
-def _context_id(association: Association, payload: Payload) -> int:
-    for context in association.accepted_contexts:
-        if (
-            context.as_scu
-            and str(context.abstract_syntax) == payload.sop_class_uid
-            and str(context.transfer_syntax[0]) == payload.transfer_syntax_uid
-        ):
-            return int(context.context_id or 0)
-    raise PeerRefused(
-        f"the peer accepted no presentation context for {payload.sop_class_uid}"
-        f" in {payload.transfer_syntax_uid}"
-    )
-
-
-def _fragment_bytes(association: Association) -> int:
-    """Length of the Data Set fragments: even (PS3.8 Section E.1), within the peer's Maximum Length."""
-    peer_bytes = association.dimse.maximum_pdu_size or MAX_FRAGMENT_BYTES
-    fragment_bytes = min(peer_bytes, MAX_FRAGMENT_BYTES) - PDV_OVERHEAD_BYTES
-    if fragment_bytes < 2:
-        give_up(association, f"the peer's Maximum Length of {peer_bytes} bytes holds no fragment")
-    return fragment_bytes - fragment_bytes % 2
-
-
-def _command_pieces(
-    payload: Payload, originator: Originator | None, message_id: int, fragment_bytes: int
-) -> Iterator[bytes]:
-    """Yield the C-STORE-RQ command set, PS3.7 Table 9.3-1, in fragments behind their headers."""
-    encoded = encode_command(
-        {
-            "AffectedSOPClassUID": payload.sop_class_uid,
-            "CommandField": FIELD_OF[Operation.C_STORE],
-            "MessageID": message_id,
-            "Priority": PRIORITY_MEDIUM,
-            "CommandDataSetType": WITH_DATA_SET,
-            "AffectedSOPInstanceUID": payload.sop_instance_uid,
-            "MoveOriginatorApplicationEntityTitle": originator.ae_title if originator else None,
-            "MoveOriginatorMessageID": originator.message_id if originator else None,
-        }
-    )
-    for start in range(0, len(encoded), fragment_bytes):
-        last = start + fragment_bytes >= len(encoded)
-        header = LAST_OF_COMMAND if last else MORE_OF_COMMAND
-        yield header + encoded[start : start + fragment_bytes]
+    def _await_status(self, message_id: int) -> int:
+        response = self._exchange.next_response()
+        answered = number(response.command, "MessageIDBeingRespondedTo", default=-1)
+        if answered != message_id or response.status < 0:
+            self._exchange.upper_layer.give_up(
+                "the peer sent something else than its C-STORE response"
+            )
+        return response.status
 
 
-def _data_set_pieces(
-    association: Association, source: BinaryIO, size_bytes: int, fragment_bytes: int
-) -> Iterator[bytes]:
-    """Yield the Data Set's fragments, each behind its message control header (PS3.8 Section E.2).
+class Batch:
+    """Some fragments of a file as they travel, each behind its headers, in one buffer."""
 
-    A message that was begun must be completed, so a file that ends early or
-    cannot be read further costs the association.
-    """
-    remaining = size_bytes
-    while True:
-        wanted = min(remaining, fragment_bytes)
-        try:
-            piece = _read_exactly(source, wanted)
-        except OSError as failure:
-            give_up(association, f"the instance's file cannot be read: {failure}")
-        if len(piece) < wanted:
-            give_up(association, "the instance's file became shorter while it was sent")
-        remaining -= wanted
-        yield (LAST_OF_DATA_SET if remaining <= 0 else MORE_OF_DATA_SET) + piece
-        if remaining <= 0:
-            return
+    def __init__(self, fragment_bytes: int) -> None:
+        stride = P_DATA_HEADER_BYTES + max(1, fragment_bytes)
+        count = max(1, READ_AHEAD_BYTES // stride)
+        self.capacity_bytes = count * max(1, fragment_bytes)
+        self._fragment_bytes = max(1, fragment_bytes)
+        self._view = memoryview(mmap.mmap(-1, count * stride))
+        self._values = [
+            self._view[P_DATA_HEADER_BYTES + at : stride + at]
+            for at in range(0, count * stride, stride)
+        ]
 
-
-def _read_exactly(source: BinaryIO, size_bytes: int) -> bytes:
-    """Read ``size_bytes``, fewer only at the end of the file."""
-    piece = source.read(size_bytes)
-    while len(piece) < size_bytes:
-        more = source.read(size_bytes - len(piece))
-        if not more:
-            break
-        piece += more
-    return piece
-
-
-def _p_data(context_id: int, value: bytes) -> P_DATA:
-    primitive = P_DATA()
-    primitive.presentation_data_value_list.append((context_id, value))
-    return primitive
-
-
-def _await_status(association: Association, message_id: int) -> int:
-    """Wait for the C-STORE response to ``message_id``.
-
-    A C-CANCEL of the C-GET under way stays where pynetdicom puts it; beyond
-    the ten it keeps aside, further ones arrive here and say nothing new.
-    """
-    while True:
-        _, message = receive(association)
-        if isinstance(message, C_CANCEL):
-            continue
-        if (
-            isinstance(message, C_STORE)
-            and message.is_valid_response
-            and message.MessageIDBeingRespondedTo == message_id
-            and message.Status is not None
-        ):
-            return int(message.Status)
-        give_up(association, "the peer sent something else than its C-STORE response")
+    def fill(self, file: int, position: int, size: int, context_id: int, ends: bool) -> memoryview:
+        """Read ``size`` bytes, lay out their fragments. Raises ``EOFError`` where there are fewer."""
+        whole, rest = divmod(size, self._fragment_bytes)
+        values = self._values[:whole]
+        if rest or not whole:
+            values.append(self._values[whole][:rest])
+        if os.preadv(file, values, position) < size:  # a regular file gives what it has
+            raise EOFError
+        at = 0
+        for place, value in enumerate(values, 1):
+            control = LAST if ends and place == len(values) else 0
+            self._view[at : at + P_DATA_HEADER_BYTES] = p_data_header(
+                context_id, control, len(value)
+            )
+            at += P_DATA_HEADER_BYTES + len(value)
+        return self._view[:at]

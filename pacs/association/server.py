@@ -11,12 +11,9 @@ import threading
 import time
 from typing import Final
 
-from pynetdicom import AE
-
 from config.settings import Settings
 from pacs.association.acceptor import ServedAssociation
 from pacs.association.admission import Host
-from pacs.association.entity import ours
 from pacs.association.limits import Occupancy
 from pacs.association.message import Services
 from pacs.association.overrides import silence
@@ -60,7 +57,6 @@ class AssociationServer:
             audit=audit,
             occupancy=self._occupancy,
         )
-        self._entity = ours(AE(settings.dicom.ae_title))
         self._lock = threading.Lock()
         self._live: set[ServedAssociation] = set()
         self._stopping = threading.Event()
@@ -159,26 +155,17 @@ class AssociationServer:
             self._stopping.wait(RETRY_S)
 
     def _begin(self, connection: socket.socket, address: tuple[str, int]) -> None:
-        connection.setblocking(True)
-        connection.settimeout(self._settings.association.network_timeout_s)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         association = ServedAssociation(
-            self._entity,
             self._host,
             connection=connection,
             address=address,
-            ended=self._on_ended,
+            ended=self._occupancy.disconnect,
         )
-        with self._lock:
-            self._live.add(association)
         try:
             association.start()
         except RuntimeError:
-            with self._lock:
-                self._live.discard(association)
+            association.upper_layer.abort()
             raise
-
-    def _on_ended(self, association: ServedAssociation) -> None:
         with self._lock:
-            self._live.discard(association)
-        self._occupancy.disconnect()
+            self._live = {one for one in self._live if one.is_alive()}
+            self._live.add(association)

@@ -6,15 +6,11 @@ Refuses to know any service class.
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
-from typing import Final
-
-from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import P_DATA
+from typing import Final, cast
 
 from pacs.association.commands import (
-    FIELD_OF,
     NO_DATA_SET,
     RESPONSE_BIT,
     WITH_DATA_SET,
@@ -24,13 +20,14 @@ from pacs.association.commands import (
     operation_of,
     text,
 )
-from pacs.association.exchange import push
+from pacs.association.exchange import Exchange
 from pacs.association.identifiers import decode_identifier, encode_identifier
-from pacs.association.intake import Arrived, Intake
+from pacs.association.intake import Arrived
 from pacs.association.message import OpenAssociation, Operation, Request, Response
 from pacs.core.caller import Caller
 from pacs.core.errors import InstanceUnreadable, PacsError, PeerUnreachable
 from pacs.core.identifiers import AETitle, TransferSyntaxUID, is_uid
+from pacs.core.ports import Incoming
 
 LOGGER = logging.getLogger("pacs.association")
 
@@ -45,7 +42,6 @@ UNRECOGNIZED_OPERATION: Final = 0x0211
 UNABLE_TO_PROCESS: Final = 0xC001
 """In the range that PS3.4 gives to every C- operation for what cannot be processed."""
 
-PDV_OVERHEAD_BYTES: Final = 6
 _NORMALIZED = frozenset(one for one in Operation if one.value.startswith("N-"))
 _ECHOED = ("EventTypeID", "ActionTypeID")
 
@@ -55,31 +51,33 @@ class RequestServer:
 
     def __init__(
         self,
-        association: Association,
+        exchange: Exchange,
         *,
         public: OpenAssociation,
         door: Door,
         caller: Caller,
         called_ae_title: AETitle,
-        bounds: "ServingBounds",
+        identifier_bytes: int,
     ) -> None:
-        self._association = association
+        self._exchange = exchange
         self._public = public
         self._door = door
         self._caller = caller
         self._called_ae_title = called_ae_title
-        self._bounds = bounds
+        self._identifier_bytes = identifier_bytes
 
     def serve(self, arrived: Arrived) -> None:
         """Answer one request. Raises ``PeerUnreachable`` when the association has ended."""
         with ExitStack() as stack:
             if arrived.incoming is not None:
-                stack.push(arrived.incoming)  # entered when its first byte was awaited
+                stack.push(arrived.incoming.__exit__)  # entered when its first byte was awaited
             responses = stack.enter_context(closing(self._responses(arrived)))
             for response in responses:
-                self._send(arrived, response)
                 if response.status not in PENDING:
+                    responses.close()  # what the handler leaves behind is done before the peer knows
+                    self._send(arrived, response)
                     return
+                self._send(arrived, response)
 
     def _responses(self, arrived: Arrived) -> Generator[Response, None, None]:
         refusal = refusal_of(arrived)
@@ -100,11 +98,10 @@ class RequestServer:
         operation = operation_of(arrived.command)
         assert operation is not None
         context, message_id = arrived.context, arrived.message_id
-        intake: Intake = self._association.dimse  # type: ignore[assignment] # ours is an Intake
         identifier = None
         if arrived.data:
             identifier = decode_identifier(
-                arrived.data, context.transfer_syntax, most_bytes=self._bounds.identifier_bytes
+                arrived.data, context.transfer_syntax, most_bytes=self._identifier_bytes
             )
         return Request(
             operation=operation,
@@ -115,40 +112,32 @@ class RequestServer:
             caller=self._caller,
             called_ae_title=self._called_ae_title,
             association=self._public,
-            cancelled=lambda: intake.is_cancelled(message_id),
+            cancelled=lambda: self._exchange.is_cancelled(message_id),
             identifier=identifier,
-            incoming=arrived.incoming,
+            incoming=cast(Incoming | None, arrived.incoming),  # our own intake began it
         )
 
     def _send(self, arrived: Arrived, response: Response) -> None:
+        failed = False
         try:
-            encoded = encode_response(arrived, response)
+            command, data = encode_response(arrived, response)
         except Exception as failure:  # noqa: BLE001 - pydicom raises whatever the values provoke
             LOGGER.error("response-not-encodable kind=%s", type(failure).__name__)
             normalized = operation_of(arrived.command) in _NORMALIZED
             status = PROCESSING_FAILURE if normalized else UNABLE_TO_PROCESS
-            failed = Response(status=status, comment="Response cannot be encoded")
-            send(
-                self._association,
-                arrived.context.context_id,
-                encode_response(arrived, failed),
-                self._bounds,
+            failed = True
+            command, data = encode_response(
+                arrived, Response(status=status, comment="Response cannot be encoded")
             )
-            raise ResponseUnsendable from None
-        send(self._association, arrived.context.context_id, encoded, self._bounds)
+        if response.status in PENDING:
+            self._exchange.look()
+        self._exchange.send(arrived.context.context_id, command, data)
+        if failed:
+            raise ResponseUnsendable
 
 
 class ResponseUnsendable(Exception):
     """A response could not be encoded; a failure was sent in its place and ends the request."""
-
-
-class ServingBounds:
-    """Bounds of what is sent and of what is decoded."""
-
-    def __init__(self, *, pdu_bytes: int, queued_pdus: int, identifier_bytes: int) -> None:
-        self.pdu_bytes = pdu_bytes
-        self.queued_pdus = queued_pdus
-        self.identifier_bytes = identifier_bytes
 
 
 def sop_class_of(arrived: Arrived) -> str:
@@ -211,36 +200,3 @@ def _response_command(arrived: Arrived, response: Response) -> dict[str, object]
         command.update({key: asked[key] for key in _ECHOED if key in asked})
     command.update(response.fields)
     return command
-
-
-def encode_request(
-    operation: Operation,
-    sop_class_uid: str,
-    *,
-    message_id: int,
-    fields: Mapping[str, object],
-    with_data_set: bool,
-) -> bytes:
-    """Encode the command set of a request of ours."""
-    command: dict[str, object] = {
-        "CommandField": FIELD_OF[operation],
-        "AffectedSOPClassUID": sop_class_uid,
-        "MessageID": message_id,
-        "CommandDataSetType": WITH_DATA_SET if with_data_set else NO_DATA_SET,
-    }
-    return encode_command({**command, **fields})
-
-
-def send(
-    association: Association, context_id: int, encoded: tuple[bytes, bytes], bounds: ServingBounds
-) -> None:
-    """Send one message, waiting while too much is still to be sent. Raises ``PeerUnreachable``."""
-    peer_bytes = association.dimse.maximum_pdu_size or bounds.pdu_bytes
-    most = max(1, min(peer_bytes, bounds.pdu_bytes) - PDV_OVERHEAD_BYTES)
-    for part, kind in ((encoded[0], 1), (encoded[1], 0)):
-        for start in range(0, len(part), most):
-            last = 2 if start + most >= len(part) else 0
-            primitive = P_DATA()
-            value = bytes((kind | last,)) + part[start : start + most]
-            primitive.presentation_data_value_list.append((context_id, value))
-            push(association, primitive, max_queued_pdus=bounds.queued_pdus)

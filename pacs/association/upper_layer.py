@@ -1,253 +1,391 @@
-"""The upper layer on one connection: bytes in and out, bounded in size and time. PS3.8 Section 9.
+"""The upper layer on one connection, driven by the thread that uses it. PS3.8 Section 9.
 
-Owns the thread that reads and writes the socket and drives pynetdicom's state
-machine. Refuses to decide who may associate and what messages mean. See
-``overrides`` for what it changes and why.
+Owns the socket, the receive buffer, the timers and the state, which moves only
+by PS3.8 Table 9-10. Nothing happens behind the back of its thread: it reads
+when asked to, and while it waits to write. Refuses to decide who may associate
+and what messages mean.
 """
 
 import logging
-import queue
+import mmap
+import os
 import select
 import socket
+import threading
 import time
-from typing import Final, Protocol
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final, NoReturn, Protocol
 
-from pynetdicom import dul as pynetdicom_dul
-from pynetdicom.association import Association
-from pynetdicom.fsm import TRANSITION_TABLE
-from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RQ, _PDUType
-from pynetdicom.pdu_primitives import A_P_ABORT
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.fsm import ACTIONS, TRANSITION_TABLE
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
-from pacs.association.pdu import (
-    INVALID_PARAMETER,
-    P_DATA,
-    READ_BYTES,
-    PduBounds,
-    PduReader,
-    PduRefused,
-    ReceivedData,
-)
+from config.settings import Association
+from pacs.association.pdu import INVALID_PARAMETER, PduReader, PduRefused
+from pacs.core.errors import PeerUnreachable
 
 LOGGER = logging.getLogger("pacs.association")
 
-IDLE, AWAITING_REQUEST, AWAITING_CLOSE = "Sta1", "Sta2", "Sta13"
-CLOSED, INVALID, ARTIM_EXPIRED, P_DATA_RECEIVED = "Evt17", "Evt19", "Evt18", "Evt10"
-FROM_USER = frozenset({"Evt1", "Evt7", "Evt8", "Evt9", "Evt11", "Evt14", "Evt15"})
-SHORTEST_REST_S: Final = 0.001
-LONGEST_REST_S: Final = 0.02
-SENDS_BEFORE_READING: Final = 8
-"""P-DATA written at most before looking whether the peer has something to say (C-CANCEL)."""
+RECEIVE_BYTES: Final = 262_144
+PIECES_AT_ONCE: Final = 1_000
+"""A gather-write takes 1,024 at most (IOV_MAX)."""
+CLOSED, AWAITING_REQUEST, DECIDING = "Sta1", "Sta2", "Sta3"
+AWAITING_ANSWER, ESTABLISHED, ENDING = "Sta5", "Sta6", "Sta13"
+PEER_RELEASES: Final = frozenset({"Sta8", "Sta9", "Sta12"})
+"""States in which our A-RELEASE response is awaited; Sta9 and Sta12 after a collision."""
+
+UNEXPECTED_PDU: Final = 2
+"""Reason of A-ABORT from the service provider, PS3.8 Table 9-26."""
+VERSION_UNSUPPORTED: Final = (1, 2, 2)
+"""Result, source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21."""
+_EVENTS: Final = {1: "Evt6", 2: "Evt3", 3: "Evt4", 5: "Evt12", 6: "Evt13", 7: "Evt16"}
+_DECODERS: Final[dict[int, type[A_ASSOCIATE_RQ | A_ASSOCIATE_AC | A_ASSOCIATE_RJ]]] = {
+    1: A_ASSOCIATE_RQ,
+    2: A_ASSOCIATE_AC,
+    3: A_ASSOCIATE_RJ,
+}
+_RELEASE_RQ: Final = bytes.fromhex("05000000000400000000")
+_RELEASE_RP: Final = bytes.fromhex("06000000000400000000")
+
+Piece = bytes | bytearray | memoryview
 
 
-class Transport(AssociationSocket):
-    """The accepted socket; every single read or write is bounded in time."""
+class User(Protocol):
+    """Who takes the P-DATA of an established association."""
 
-    def __init__(self, association: Association, connection: socket.socket) -> None:
-        super().__init__(association, client_socket=connection)
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether a read would return at once. ``select`` cannot look at fd 1024 and above."""
-        return self.wait(0.0)
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until a read would return at once, at most ``timeout_s``."""
-        if self.socket is None or not self._is_connected:
-            return False
-        return bool(self._poll.poll(timeout_s * 1_000))
-
-    def read(self, most_bytes: int) -> bytes:
-        """Read what is there; empty when the connection is closed or lost."""
-        try:
-            return b"" if self.socket is None else self.socket.recv(most_bytes)
-        except OSError:
-            return b""
-
-    def interrupt(self) -> None:
-        """Shut the connection down, from any thread: reads and writes under way return."""
-        connection = self.socket
-        if connection is not None:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                LOGGER.debug("connection-gone-already")
-
-    def _shutdown_socket(self) -> None:
-        self.interrupt()
-        if self.socket is not None:
-            self.socket.close()
+    def takes(self, context_id: int, control: int, piece: memoryview, ended: bool) -> bool:
+        """Take a piece of a PDV; tell whether reading shall pause. Raises ``PduRefused``."""
 
 
-class Served(Protocol):
-    """What the upper layer tells the association it works for."""
+class UpperLayer:
+    """One connection. Everything but ``wake``, ``ask_abort`` and ``shut_down`` is for one thread."""
 
-    def on_end(self) -> None:
-        """The association no longer exists. Called from the upper layer's thread."""
+    def __init__(self, connection: socket.socket, *, requestor: bool, bounds: Association) -> None:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.state = CLOSED
+        self.user: User | None = None
+        self.associate: A_ASSOCIATE | None = None
+        self._socket = connection
+        self._requestor = requestor
+        self._artim_timeout_s = bounds.artim_timeout_s
+        self._silence_s = bounds.network_timeout_s  # of a PDU, and of a peer that shall read
+        if requestor:
+            self._silence_s = min(self._silence_s, bounds.dimse_timeout_s)
+        self._reader = PduReader(bounds, self)
+        self._view = memoryview(mmap.mmap(-1, RECEIVE_BYTES))
+        self._start = self._end = 0
+        self._garbled = self._within_send = self._abort_asked = False
+        self._reason = UNEXPECTED_PDU
+        self._artim_s = self._pdu_deadline_s = float("inf")
+        self._lock = threading.Lock()  # of the descriptors, against ``wake`` and ``shut_down``
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._readable, self._either = select.poll(), select.poll()
+        for one, events in (
+            (self._readable, select.POLLIN),
+            (self._either, select.POLLIN | select.POLLOUT),
+        ):
+            one.register(connection, events)
+            one.register(self._wake, select.POLLIN)
+        self._do("Evt1" if requestor else "Evt5")
 
-    def on_indication(self) -> None:
-        """Something waits in ``to_user_queue``. Called from the upper layer's thread."""
+    # --- for other threads ---------------------------------------------------------
 
-    @property
-    def within_message(self) -> bool:
-        """Tell whether a message has begun to arrive and has not ended."""
+    def wake(self) -> None:
+        """Let a ``receive`` that waits return."""
+        with self._lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
+    def ask_abort(self) -> None:
+        """Have the association's thread abort as soon as it comes here."""
+        self._abort_asked = True
+        self.wake()
 
-class UpperLayer(pynetdicom_dul.DULServiceProvider):
-    """pynetdicom's upper layer with bounds; always leaves an indication when it ends."""
+    def shut_down(self) -> None:
+        """Cut the connection: reads and writes under way return."""
+        with self._lock:
+            if self._wake >= 0:
+                try:
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    LOGGER.debug("connection-gone-already")
 
-    def __init__(self, association: Association, served: Served, bounds: PduBounds) -> None:
-        super().__init__(association)
-        self.daemon = True
-        self.name = "pacs-upper-layer"
-        self._served = served
-        self._reader = PduReader(bounds)
-        self._abort_reason: int | None = None
-        self._sent_in_a_row = 0
-        self._rest_s = SHORTEST_REST_S
-        self.ended = False
+    # --- primitives of the local user ------------------------------------------------
+
+    def request(self, pdu: bytes) -> None:
+        """Send an A-ASSOCIATE-RQ."""
+        self._do("Evt2", pdu)
+
+    def accept(self, pdu: bytes) -> None:
+        """Send an A-ASSOCIATE-AC. Raises ``PeerUnreachable``."""
+        self._do("Evt7", pdu)
+
+    def reject(self, result: int, source: int, reason: int) -> None:
+        """Send an A-ASSOCIATE-RJ. Raises ``PeerUnreachable``."""
+        self._do("Evt8", _rejection(result, source, reason))
+
+    def release(self) -> None:
+        """Release, and wait for the answer. A collision is resolved. Raises ``PeerUnreachable``."""
+        self._do("Evt11", _RELEASE_RQ)
+        while self.state not in (CLOSED, ENDING):
+            self.answer_release()
+            if not self.receive(self._artim_timeout_s):
+                self.abort()
+
+    def answer_release(self) -> None:
+        """Answer a release the peer asks for, if it does."""
+        if self.state in PEER_RELEASES:
+            self._do("Evt14", _RELEASE_RP)
+
+    def abort(self) -> None:
+        """Send A-ABORT as the service user, once; never waits."""
+        if self.state not in (CLOSED, ENDING):
+            self._do("Evt15" if self.state != AWAITING_REQUEST else "Evt18")
 
     def refuse(self, reason: int = 0) -> None:
-        """Abort as the service provider (A-ABORT source 2). Only from this layer's thread."""
-        self._abort_reason = reason
-        self.event_queue.put(INVALID)
+        """Abort as the service provider."""
+        self._reason = reason
+        self._garbled = True
+        self._do("Evt19")
 
-    def abandon(self) -> None:
-        """End at once, from any thread."""
-        self._kill_thread = True
-        if isinstance(self.socket, Transport):
-            self.socket.interrupt()
+    def linger(self) -> None:
+        """Wait, within ARTIM, for the peer to close; so that it can read what was sent last."""
+        while self.state == ENDING:
+            self.receive(self._artim_timeout_s)
+        self._close()
 
-    def run_reactor(self) -> None:
-        """Read, write and drive the state machine until the connection is gone."""
-        self.assoc._dul_ready.set()
-        self._idle_timer.start()
-        try:
-            while not self._kill_thread:
-                self._step()
-        except Exception as failure:  # noqa: BLE001 - a stranger's bytes must not end a thread without a trace
-            LOGGER.warning("upper-layer-failed kind=%s", type(failure).__name__)
-        finally:
-            self._leave()
+    # --- sending ---------------------------------------------------------------------
 
-    def _leave(self) -> None:
-        if isinstance(self.socket, Transport):
-            self.socket._shutdown_socket()
-        self.state_machine.transition(IDLE)
-        self.to_user_queue.put(A_P_ABORT())
-        self._served.on_end()
+    @property
+    def established(self) -> bool:
+        """Tell whether P-DATA can be exchanged; honours what another thread asked for."""
+        if self._abort_asked:
+            self.abort()
+        return self.state == ESTABLISHED
 
-    def _step(self) -> None:
-        if self.event_queue.empty():
-            self._look_for_events()
-        try:
-            event = self.event_queue.get_nowait()
-        except queue.Empty:
-            self._rest()
-            return
-        self._rest_s = SHORTEST_REST_S
-        state = self.state_machine.current_state
-        if (event, state) not in TRANSITION_TABLE:
-            self._drop(event)
-            return
-        self.state_machine.do_action(event)
-        if not self.to_user_queue.empty():
-            self._served.on_indication()
-        if self.state_machine.current_state in (IDLE, AWAITING_CLOSE) and not self.ended:
-            self.ended = True
-            self._served.on_end()
+    def require(self) -> None:
+        """Return when P-DATA can be exchanged. Raises ``PeerUnreachable``."""
+        if not self.established:
+            raise PeerUnreachable("the association has ended")
 
-    def _look_for_events(self) -> None:
-        state = self.state_machine.current_state
-        if state in (AWAITING_REQUEST, AWAITING_CLOSE) and self.artim_timer.expired:
-            self.event_queue.put(ARTIM_EXPIRED)
-        elif self._process_recv_primitive():
-            return
-        elif self._is_transport_event():
-            self._idle_timer.restart()
-        elif self._is_stuck():
-            LOGGER.info("silence-within-message")
-            self._idle_timer.restart()
-            self.refuse()
+    def give_up(self, reason: str) -> NoReturn:
+        """Abort, and raise ``PeerUnreachable``."""
+        self.abort()
+        raise PeerUnreachable(reason)
 
-    def _is_stuck(self) -> bool:
-        """Silence between two messages is the association's matter, within one it is ours."""
-        within = self._reader.partial or self._served.within_message
-        state = self.state_machine.current_state
-        waiting = state not in (IDLE, AWAITING_REQUEST, AWAITING_CLOSE)
-        return waiting and within and self._idle_timer.expired
+    def send(self, pieces: Iterable[Piece]) -> None:
+        """Write P-DATA gathered from pieces. Raises ``PeerUnreachable``."""
+        self.require()
+        self._write(pieces)
 
-    def _rest(self) -> None:
-        """Wait for the peer; longer and longer while nothing happens, as ours cannot wake us."""
-        if isinstance(self.socket, Transport) and self.socket.socket is not None:
-            self.socket.wait(self._rest_s)
-        else:
-            time.sleep(self._rest_s)
-        self._rest_s = min(LONGEST_REST_S, 1.25 * self._rest_s)
+    def _write(self, pieces: Iterable[Piece]) -> None:
+        """Write everything; reads while the peer takes nothing, so that neither waits for the other."""
+        stuck_s = None
+        waiting = deque(pieces)
+        self._within_send = True
+        while waiting:
+            try:
+                sent = self._socket.sendmsg(islice(waiting, PIECES_AT_ONCE))
+            except BlockingIOError:
+                stuck_s = stuck_s or time.monotonic() + self._silence_s
+                self._await_room(stuck_s)
+                continue
+            except OSError:
+                self._do("Evt17")
+                raise PeerUnreachable("the association has ended") from None
+            stuck_s = None
+            _sent(waiting, sent)
+        self._within_send = False
 
-    def _drop(self, event: str) -> None:
-        """An event the state has no use for: ours came too late, the peer's ends the connection."""
-        if event in FROM_USER:
-            self.to_provider_queue.get_nowait()
-        else:
-            self._kill_thread = True
+    def _await_room(self, deadline_s: float) -> None:
+        state = self.state
+        while self._parse():
+            continue
+        rest_s = deadline_s - time.monotonic()
+        ready = dict(self._either.poll(max(0.0, rest_s) * 1_000))
+        if self._wake in ready:
+            os.eventfd_read(self._wake)
+        if rest_s <= 0 or self._abort_asked:
+            self._close()  # in the middle of a PDU there is no room for an A-ABORT
+            raise PeerUnreachable("aborted" if self._abort_asked else "the peer stopped reading")
+        if ready.get(self._socket.fileno(), 0) & ~select.POLLOUT:
+            self._fill()
+            while self._parse():
+                continue
+        if self.state != state:
+            self._close()
+            raise PeerUnreachable("the association has ended")
 
-    def _process_recv_primitive(self) -> bool:
-        """Offer one primitive of ours; now and then nothing, so that the peer is heard too."""
-        if self._sent_in_a_row >= SENDS_BEFORE_READING and self.socket and self.socket.ready:
-            self._sent_in_a_row = 0
-            return False
-        offered = super()._process_recv_primitive()
-        self._sent_in_a_row = self._sent_in_a_row + 1 if offered else 0
-        return offered
+    # --- receiving -------------------------------------------------------------------
 
-    def _is_transport_event(self) -> bool:
-        transport = self.socket
-        if not isinstance(transport, Transport) or transport.socket is None:
-            self.event_queue.put(CLOSED)
-            return False
-        if not transport.ready:
-            return False
-        if self.state_machine.current_state != AWAITING_CLOSE:
-            self._read_pdu_data()
-        elif not transport.read(READ_BYTES):
-            self.event_queue.put(CLOSED)
+    def receive(self, timeout_s: float) -> bool:
+        """Take what has arrived, or wait for something. ``False`` after ``timeout_s`` of nothing."""
+        if self.state == CLOSED or self._parse():
+            return True
+        deadline_s = time.monotonic() + timeout_s
+        while not self._fill():
+            if not timeout_s:
+                return False
+            bound_s = self._bound_s()
+            rest_s = min(deadline_s, bound_s) - time.monotonic()
+            if rest_s <= 0:
+                return bound_s < deadline_s and self._out_of_time()
+            if self._wake in dict(self._readable.poll(rest_s * 1_000)):
+                os.eventfd_read(self._wake)
+                return self._woken()
+        self._parse()
         return True
 
-    def _read_pdu_data(self) -> None:
-        """Read what is there of one PDU, and when it is whole tell the state machine."""
-        assert isinstance(self.socket, Transport)
-        piece = self.socket.read(self._reader.wanted_bytes)
-        if not piece:
-            self.event_queue.put(CLOSED)
-            return
-        try:
-            pdu = self._reader.feed(piece)
-            if pdu is not None:
-                self._take(pdu)
-        except PduRefused as refused:
-            LOGGER.info("pdu-refused reason=%d", refused.reason)
-            self.refuse(refused.reason)
+    def restart_timer(self) -> None:
+        """The peer was silent because it waited for us."""
+        self._pdu_deadline_s = float("inf")
 
-    def _take(self, encoded: bytes) -> None:
-        if encoded[0] == P_DATA:
-            self._recv_pdu.put(ReceivedData(encoded))  # type: ignore[arg-type] # duck of P_DATA_TF
-            self.event_queue.put(P_DATA_RECEIVED)
-            return
+    def _woken(self) -> bool:
+        if self._abort_asked:
+            self.abort()
+        return True
+
+    def _bound_s(self) -> float:
+        """When the peer's time is over: for its request or its closing, or for a PDU it began."""
+        if self.state in (AWAITING_REQUEST, ENDING):
+            return self._artim_s
+        within = self._reader.within_pdu or self._start != self._end
+        if not within:
+            self._pdu_deadline_s = float("inf")
+        elif self._pdu_deadline_s == float("inf"):
+            self._pdu_deadline_s = time.monotonic() + self._silence_s
+        return self._pdu_deadline_s
+
+    def _out_of_time(self) -> bool:
+        if self.state in (AWAITING_REQUEST, ENDING):
+            self._do("Evt18")
+        else:
+            LOGGER.info("silence-within-pdu")
+            self.refuse()
+        return True
+
+    def _fill(self) -> bool:
+        """Read what is there; ``False`` when nothing is."""
+        rest = self._end - self._start
+        if rest and self._start:
+            self._view[:rest] = bytes(self._view[self._start : self._end])
+        self._start, self._end = 0, rest
         try:
-            pdu, event = self._decode_pdu(bytearray(encoded))
-            if isinstance(pdu, A_ASSOCIATE_RQ):
-                pdu.to_primitive()  # what cannot become a primitive would end the state machine
+            size = self._socket.recv_into(self._view[rest:])
+            # Linux forgets it; without it a peer with Nagle on waits 40 ms for our delayed ACK.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        except BlockingIOError:
+            return False
+        except OSError:
+            size = 0
+        if not size:
+            self._do("Evt17")
+        self._end += size
+        return True
+
+    def _parse(self) -> bool:
+        """Walk what was read; tell whether that led anywhere."""
+        if self._start == self._end:
+            return False
+        if self._garbled:
+            self._start = self._end = 0
+            return False
+        try:
+            taken = self._reader.read(self._view[self._start : self._end])
+        except PduRefused as refused:
+            LOGGER.info("refused reason=%d why=%s", refused.reason, refused)
+            self.refuse(refused.reason)
+            return True
+        self._start += taken
+        if not self._reader.within_pdu:
+            self._pdu_deadline_s = float("inf")
+        return taken > 0
+
+    def begins_data(self) -> None:
+        if self.state != ESTABLISHED:
+            self._do("Evt10")
+
+    def takes(self, context_id: int, control: int, piece: memoryview, ended: bool) -> bool:
+        if self.state != ESTABLISHED or self.user is None:
+            return False
+        return self.user.takes(context_id, control, piece, ended)
+
+    def takes_pdu(self, pdu: bytearray) -> bool:
+        if pdu[0] in _DECODERS and self.state != ENDING:
+            self._decode(bytes(pdu))
+        self._do(_EVENTS[pdu[0]])
+        return True
+
+    def _decode(self, encoded: bytes) -> None:
+        decoded = _DECODERS[encoded[0]]()
+        try:
+            decoded.decode(encoded)
+            primitive: A_ASSOCIATE = decoded.to_primitive()
         except Exception as failure:  # noqa: BLE001 - pynetdicom raises whatever the bytes provoke
             LOGGER.info("pdu-undecodable kind=%s", type(failure).__name__)
             raise PduRefused(INVALID_PARAMETER) from None
-        self._recv_pdu.put(pdu)
-        self.event_queue.put(event)
+        if self.state in (AWAITING_REQUEST, AWAITING_ANSWER):
+            self.associate = primitive
+        if isinstance(decoded, A_ASSOCIATE_RQ) and not decoded.protocol_version & 1:
+            self._unsupported = True
 
-    def _send(self, pdu: _PDUType) -> None:
-        if isinstance(pdu, A_ABORT_RQ) and self._abort_reason is not None:
-            pdu.source = 0x02
-            pdu.reason_diagnostic = self._abort_reason
-        super()._send(pdu)
+    # --- PS3.8 Table 9-10 --------------------------------------------------------------
+
+    _unsupported = False
+
+    def _do(self, event: str, pdu: bytes = b"") -> None:
+        """Go where the table says, and do what its action says."""
+        action = TRANSITION_TABLE.get((event, self.state))
+        if action is None:
+            self._close()
+            return
+        state = ACTIONS[action][2]
+        if action == "AE-6":
+            state = ENDING if self._unsupported else DECIDING
+            pdu = _rejection(*VERSION_UNSUPPORTED) if self._unsupported else b""
+        elif action == "AR-8":
+            state = "Sta9" if self._requestor else "Sta10"
+        before, self.state = self.state, str(state)
+        if self.state in (AWAITING_REQUEST, ENDING) and self.state != before:
+            self._artim_s = time.monotonic() + self._artim_timeout_s
+        if action in ("AA-1", "AA-7", "AA-8"):
+            ours = event == "Evt15"
+            self._abort(source=0 if ours else 2, reason=0 if ours else self._reason)
+        elif self.state == CLOSED:
+            self._close()
+        elif pdu:
+            self._write((pdu,))
+
+    def _abort(self, *, source: int, reason: int) -> None:
+        """Send A-ABORT if that is possible at once."""
+        if not self._within_send:
+            pdu = bytes((7, 0, 0, 0, 0, 4, 0, 0, source, reason))
+            try:
+                if self._socket.send(pdu) == len(pdu):
+                    return
+            except OSError:
+                LOGGER.debug("no-room-for-abort")
+        self._close()
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._wake >= 0:
+                os.close(self._wake)
+                self._wake = -1
+                self._socket.close()
+        self.state = CLOSED
+
+
+def _rejection(result: int, source: int, reason: int) -> bytes:
+    return bytes((3, 0, 0, 0, 0, 4, 0, result, source, reason))
+
+
+def _sent(waiting: deque[Piece], sent: int) -> None:
+    """Take off what was written."""
+    while waiting and sent >= len(waiting[0]):
+        sent -= len(waiting.popleft())
+    if sent:
+        waiting[0] = memoryview(waiting[0])[sent:]

@@ -87,7 +87,7 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_breaks_the_rules_costs_the_association(name: str) -> None:
     def stuck(request):  # type: ignore[no-untyped-def]
-        until(lambda: not request.association or gone.is_set(), 10)
+        until(lambda: request.cancelled() or gone.is_set(), 10)
         yield from ()
 
     import threading

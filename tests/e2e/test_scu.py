@@ -16,15 +16,16 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
-from pynetdicom import AE, evt
 
 from config.settings import Association
 from pacs.association.landing import Received
+from pacs.association.message import Offer, Operation, Request, Response
 from pacs.association.requestor import Proposal, associate
-from pacs.association.sending import AssociationDelivery
+from pacs.core.caller import Right
 from pacs.core.errors import PeerRefused, PeerUnreachable
 from pacs.core.identifiers import AETitle, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from pacs.core.records import Originator, Payload, Peer, SendOutcome
+from scp.service_class import ServiceClass
 from scu import files
 from scu.echo import echo
 from scu.find import find
@@ -32,6 +33,7 @@ from scu.get import Arrivals, get
 from scu.models import STUDY_ROOT_GET
 from scu.move import move
 from scu.store import SentAs, StoreSCU, send_files
+from tests.association_fakes import serving
 
 BOUNDS = Association()
 US = "OURSCU"
@@ -361,27 +363,15 @@ def big_payload(path: Path, size_bytes: int) -> Payload:
 CT_PROPOSAL = Proposal(sop_class_uid=CT, transfer_syntax_uids=(ExplicitVRLittleEndian,))
 
 
-def test_large_instance_is_sent_with_a_bounded_queue(
+def test_large_instance_is_sent_in_bounded_memory(
     storescp: tuple[Peer, Path], tmp_path: Path
 ) -> None:
     payload = big_payload(tmp_path / "big.dcm", 200 << 20)
-    bounds = Association(max_queued_pdus=4)
-    longest = 0
-    with associate(storescp[0], [CT_PROPOSAL], ae_title=US, bounds=bounds) as requested:
-        dul = requested._association.dul
-        hand_over = dul.send_pdu
-
-        def watched(primitive: Any) -> None:
-            nonlocal longest
-            hand_over(primitive)
-            longest = max(longest, dul.to_provider_queue.qsize())
-
-        dul.send_pdu = watched  # type: ignore[method-assign]
+    with associate(storescp[0], [CT_PROPOSAL], ae_title=US, bounds=BOUNDS) as requested:
         before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert requested.store(payload) == 0x0000
         grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
-    assert 1 <= longest <= 4
-    assert grown_kib < 32 << 10
+    assert grown_kib < 16 << 10
     (arrived,) = payloads(storescp[1])
     sent_bytes = Path(payload.path).stat().st_size - payload.offset
     assert Path(arrived.path).stat().st_size - arrived.offset == sent_bytes
@@ -416,14 +406,14 @@ def test_file_that_shrinks_while_it_is_sent_is_never_a_success(
 ) -> None:
     payload = big_payload(tmp_path / "big.dcm", 50 << 20)
     with associate(storescp[0], [CT_PROPOSAL], ae_title=US, bounds=BOUNDS) as requested:
-        dul = requested._association.dul
-        hand_over = dul.send_pdu
+        upper_layer = requested._exchange.upper_layer
+        hand_over = upper_layer.send
 
-        def shrinking(primitive: Any) -> None:
+        def shrinking(pieces: Any) -> None:
             os.truncate(payload.path, 1 << 20)
-            hand_over(primitive)
+            hand_over(pieces)
 
-        dul.send_pdu = shrinking  # type: ignore[method-assign]
+        upper_layer.send = shrinking  # type: ignore[method-assign]
         with pytest.raises(PeerUnreachable, match="became shorter"):
             requested.store(payload)
     assert echo(storescp[0], ae_title=US, bounds=BOUNDS) == 0x0000
@@ -432,31 +422,30 @@ def test_file_that_shrinks_while_it_is_sent_is_never_a_success(
 def test_acceptor_delivers_to_getscu_within_its_c_get(
     peer_tool: Tool, outbox: Path, tmp_path: Path
 ) -> None:
-    """An SCP's handler sends C-STOREs back on the association that asked (PS3.4 C.4.3)."""
+    """A handler sends C-STOREs back on the association that asked (PS3.4 C.4.3)."""
     outcomes: list[SendOutcome] = []
     folder = tmp_path / "got"
     folder.mkdir()
 
-    def deliver(event: evt.Event) -> Iterator[int]:
-        way = AssociationDelivery(
-            event.assoc, as_acceptor=True, max_queued_pdus=2, reserved_message_id=event.message_id
-        )
+    def deliver(request: Request) -> Iterator[Response]:
+        way = request.association.delivery()
         outcomes.extend(way.send(one, None) for one in payloads(outbox))
-        yield 0
+        yield Response(status=0)
 
-    entity = AE(ae_title="THEIRS")
-    entity.add_supported_context(STUDY_ROOT_GET)
-    entity.add_supported_context(CT, ExplicitVRLittleEndian, scu_role=False, scp_role=True)
-    server = entity.start_server(
-        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_GET, deliver)]
+    retrieve = ServiceClass(
+        name="Get",
+        standard="PS3.4 Annex C",
+        offers=(
+            Offer(sop_classes={CT: "CT"}, scu_role=True),
+            Offer(sop_classes={STUDY_ROOT_GET: "GET"}),
+        ),
+        operations={Operation.C_GET: deliver},
+        rights={Operation.C_GET: Right.RECEIVE},
     )
-    assert server is not None
-    try:
-        port = str(server.server_address[1])
+    with serving(retrieve) as served:
         keys = ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={STUDY}"]
-        command = [peer_tool("getscu"), "-S", "+B", "-od", str(folder), *keys, "127.0.0.1", port]
+        at_port = ["127.0.0.1", str(served.port)]
+        command = [peer_tool("getscu"), "-S", "+B", "-od", str(folder), *keys, *at_port]
         subprocess.run(command, check=True, timeout=60, capture_output=True)
-    finally:
-        server.shutdown()
     assert outcomes == [SendOutcome.SUCCESS] * 5
     assert data_sets(folder) == data_sets(outbox)

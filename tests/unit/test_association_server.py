@@ -219,7 +219,7 @@ def test_a_store_streams_and_memory_stays() -> None:
         grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         (incoming,) = running.spool.all
         assert incoming.size_bytes == pieces * size
-        assert incoming.largest_piece_bytes == size
+        assert incoming.largest_piece_bytes <= size
         assert grown_kib < 40_000
         provenance = incoming.meta.provenance
         assert incoming.meta.transfer_syntax_uid == EXPLICIT

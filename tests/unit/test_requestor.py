@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from pydicom.dataset import Dataset
@@ -13,9 +14,10 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
 from config.settings import Association
-from pacs.association.landing import Landing, MessageQueue
+from pacs.association.exchange import LAST_MESSAGE_ID, Exchange
+from pacs.association.landing import Landing
 from pacs.association.requestor import MAX_CONTEXTS, NothingAccepted, Proposal, associate
-from pacs.association.sending import LAST_MESSAGE_ID, AssociationDelivery
+from pacs.association.upper_layer import UpperLayer
 from pacs.core.errors import InstanceIncomplete, InstanceTooLarge, PeerRefused, PeerUnreachable
 from pacs.core.identifiers import AETitle, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from pacs.core.records import Originator, Payload, Peer, SendOutcome
@@ -85,17 +87,18 @@ def test_get_offers_every_syntax_apart_while_contexts_last() -> None:
     assert len(storage_proposals([f"1.2.{n}" for n in range(300)], [EXPLICIT])) == 127
 
 
-def test_message_ids_stay_in_range_and_spare_the_reserved_one() -> None:
-    entity = AE()
-    entity.add_requested_context(VERIFICATION)
-    with scp([], VERIFICATION) as peer:
-        association = entity.associate(peer.host, peer.port)
-        delivery = AssociationDelivery(
-            association, as_acceptor=True, max_queued_pdus=1, reserved_message_id=3
-        )
-        issued = [delivery.next_message_id() for _ in range(LAST_MESSAGE_ID - 1)]
-        again = delivery.next_message_id()
-        association.release()
+def test_message_ids_stay_in_range_and_spare_the_one_being_served() -> None:
+    exchange = Exchange(
+        Mock(spec=UpperLayer),
+        {},
+        bounds=Association(),
+        begin_store=lambda context, command: None,
+        peer_max_bytes=0,
+        first_message_id=0x8000,
+    )
+    exchange._serving = 3
+    issued = [exchange.next_message_id() for _ in range(LAST_MESSAGE_ID - 1)]
+    again = exchange.next_message_id()
     assert issued[0] == again == 0x8000
     assert set(issued) == set(range(1, LAST_MESSAGE_ID + 1)) - {3}
 
@@ -217,17 +220,6 @@ def test_cancelled_query_ends_with_the_peers_cancel_status() -> None:
         statuses = [status for status, _ in answers]
     assert statuses[:3] == [0xFF00] * 3
     assert statuses[-1] == 0xFE00
-
-
-def test_message_queue_stops_the_reader_until_it_is_unbound() -> None:
-    waiting = MessageQueue(1)
-    waiting.put("first")
-    reader = threading.Thread(target=waiting.put, args=("second",))
-    reader.start()
-    assert waiting.qsize() == 1
-    waiting.unbind()
-    reader.join(10)
-    assert waiting.qsize() == 2
 
 
 def landing(folder: Path, *, instance: str = "1.2.3", max_bytes: int = 10) -> Landing:
