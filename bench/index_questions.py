@@ -19,7 +19,7 @@ from pacs.core.errors import InstanceNotFound, TooManyMatches
 from pacs.core.identifiers import AETitle, StudyInstanceUID, TransferSyntaxUID
 from pacs.core.records import Place, Selection
 from pacs.services.find import Find
-from pacs.services.identifiers import Model, Negotiated, Question
+from pacs.services.find.identifiers import Model, Negotiated, Question
 from storage.database.connection import Database
 from storage.database.find import DatabaseFindIndex
 from storage.database.retrieve import DatabaseRetrieveIndex

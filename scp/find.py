@@ -10,7 +10,7 @@ from pacs.association.message import Offer, Operation, Request, Response
 from pacs.core.caller import Right
 from pacs.core.errors import IdentifierInvalid, RecordsFailed, TooManyMatches
 from pacs.services.find import Find
-from pacs.services.identifiers import QUERY_RETRIEVE_LEVEL, Model, Negotiated, Question
+from pacs.services.find.identifiers import QUERY_RETRIEVE_LEVEL, Model, Negotiated, Question
 from scp.service_class import ServiceClass
 
 PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"

@@ -10,7 +10,7 @@ from pacs.core.attributes import Level
 from pacs.core.caller import Caller
 from pacs.core.errors import IdentifierInvalid
 from pacs.services.find import Find
-from pacs.services.identifiers import Model, Negotiated, Question
+from pacs.services.find.identifiers import Model, Negotiated, Question
 
 COLUMNS: Mapping[Level, tuple[str, ...]] = {
     Level.PATIENT: (

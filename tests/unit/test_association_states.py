@@ -166,6 +166,56 @@ def test_a_peer_that_drips_a_pdu_is_aborted_in_time() -> None:
         assert (upper_layer.state, read_pdu(peer)[6:]) == (ENDING, b"\x00\x00\x02\x00")
 
 
+class Taking:
+    """A user that takes all P-DATA and never pauses."""
+
+    def takes(self, context_id: int, control: int, piece: memoryview, ended: bool) -> bool:
+        return False
+
+
+def test_a_long_message_may_take_longer_than_one_pdu() -> None:
+    """On a slow line no read ever ends where a PDU does; each PDU has its own time."""
+    with connected(ESTABLISHED) as (upper_layer, peer):
+        upper_layer.user = Taking()
+        pdu = p_data_header(1, 0, 100) + bytes(100)
+        begun_s = time.monotonic()
+
+        def stream() -> None:
+            peer.sendall(pdu[:50])
+            while time.monotonic() < begun_s + 1.2:  # the silence allowed is 0.5 s
+                time.sleep(0.02)
+                peer.sendall(pdu[50:] + pdu[:50])
+            peer.close()
+
+        other = threading.Thread(target=stream)
+        other.start()
+        while upper_layer.state == ESTABLISHED:
+            upper_layer.receive(10.0)
+        other.join()
+        assert upper_layer.state == CLOSED
+
+
+def test_a_peer_that_never_stops_sending_does_not_outlive_artim() -> None:
+    with connected(ENDING, artim_s=0.2) as (upper_layer, _):
+        upper_layer._artim_s = time.monotonic() + 0.2
+        fills = iter(range(1_000_000))
+        upper_layer._fill = lambda: next(fills) >= 0  # type: ignore[method-assign]
+        upper_layer.linger()
+        assert upper_layer.state == CLOSED
+
+
+def test_what_ends_the_association_while_the_peer_reads_nothing_is_seen_at_once() -> None:
+    with connected(ESTABLISHED) as (upper_layer, peer):
+        upper_layer._silence_s = 60.0
+        peer.sendall(UNKNOWN)
+        assert upper_layer._fill()
+        begun_s = time.monotonic()
+        with pytest.raises(PeerUnreachable, match="ended"):
+            upper_layer.send([bytes(1 << 20)] * 64)
+        assert time.monotonic() < begun_s + 30
+        assert upper_layer.state == CLOSED
+
+
 def test_a_peer_that_reads_nothing_is_cut_off() -> None:
     with connected(ESTABLISHED) as (upper_layer, _):
         with pytest.raises(PeerUnreachable, match="stopped reading"):

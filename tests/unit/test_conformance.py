@@ -15,9 +15,9 @@ from pacs.core import errors
 from pacs.core.attributes import INDEXED, UNIQUE_KEYS, Attribute
 from pacs.core.caller import Right
 from pacs.core.errors import IdentifierInvalid
-from pacs.services.identifiers import PRIVATE_CREATOR, PRIVATE_GROUP
-from pacs.services.keys import Rules, matcher_of
-from pacs.services.matching import Dates, Exactly, Instants, Times
+from pacs.services.find.identifiers import PRIVATE_CREATOR, PRIVATE_GROUP
+from pacs.services.find.keys import Rules, matcher_of
+from pacs.services.find.matching import Dates, Exactly, Instants, Times
 from scp import retrieve, store
 from scp.service_class import ServiceClass
 from scu.status import MEANINGS, meaning

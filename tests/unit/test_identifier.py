@@ -22,9 +22,9 @@ from pacs.core.conditions import (
     StudyMoment,
 )
 from pacs.core.errors import IdentifierInvalid
-from pacs.services.answers import character_sets_for, text_element
-from pacs.services.identifiers import Model, Negotiated, Query, Question, Source, parse
-from pacs.services.narrowing import narrow
+from pacs.services.find.answers import character_sets_for, text_element
+from pacs.services.find.identifiers import Model, Negotiated, Query, Question, Source, parse
+from pacs.services.find.narrowing import narrow
 from scp.find import application_information, negotiated
 
 LEVEL = 0x00080052

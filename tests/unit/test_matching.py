@@ -13,8 +13,8 @@ from pydicom.sequence import Sequence
 
 from pacs.core import text as texts
 from pacs.core.errors import IdentifierInvalid
-from pacs.services.keys import Rules, items_matcher, matcher_of
-from pacs.services.matching import matches_text, name_matcher
+from pacs.services.find.keys import Rules, items_matcher, matcher_of
+from pacs.services.find.matching import matches_text, name_matcher
 
 PLAIN = Rules(fuzzy=False, offset_minutes=None, max_uids=3)
 

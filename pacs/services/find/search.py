@@ -17,10 +17,10 @@ from pacs.core.conditions import Under
 from pacs.core.errors import TooManyMatches
 from pacs.core.identifiers import AETitle
 from pacs.core.ports import FindIndex
-from pacs.services.answers import answer
-from pacs.services.entities import Entity, HeaderReader
-from pacs.services.identifiers import Key, Query, Question, Source, parse
-from pacs.services.narrowing import ADJUSTED_PAIRS, Narrowed, narrow
+from pacs.services.find.answers import answer
+from pacs.services.find.entities import Entity, HeaderReader
+from pacs.services.find.identifiers import Key, Query, Question, Source, parse
+from pacs.services.find.narrowing import ADJUSTED_PAIRS, Narrowed, narrow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pacs.core import text as texts
 from pacs.core.errors import IdentifierInvalid
 from pacs.core.identifiers import is_uid
-from pacs.services.matching import (
+from pacs.services.find.matching import (
     ONE_TEXT,
     Dates,
     Exactly,

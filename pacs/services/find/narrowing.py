@@ -22,8 +22,8 @@ from pacs.core.conditions import (
     StudyMoment,
 )
 from pacs.core.text import has_wildcard, word_sound
-from pacs.services.identifiers import Combined, Key, Query, Source
-from pacs.services.matching import (
+from pacs.services.find.identifiers import Combined, Key, Query, Source
+from pacs.services.find.matching import (
     Dates,
     Exactly,
     Instant,

@@ -15,8 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 
 from pacs.core.identifiers import AETitle
-from pacs.services.entities import Entity
-from pacs.services.identifiers import (
+from pacs.services.find.entities import Entity
+from pacs.services.find.identifiers import (
     QUERY_RETRIEVE_LEVEL,
     RETRIEVE_AE_TITLE,
     SPECIFIC_CHARACTER_SET,
@@ -25,7 +25,7 @@ from pacs.services.identifiers import (
     Query,
     Source,
 )
-from pacs.services.matching import ONE_TEXT, JsonItem, json_items
+from pacs.services.find.matching import ONE_TEXT, JsonItem, json_items
 
 _UNICODE = ("ISO_IR 192",)
 _LATIN = ("ISO_IR 100",)  # for requesters that named none: ASCII is in it, and everyone knows it

@@ -16,10 +16,10 @@ from pacs.core.errors import IdentifierInvalid, PacsError
 from pacs.core.identifiers import TransferSyntaxUID
 from pacs.core.records import Place
 from pacs.core.text import date_time_bounds, date_time_key, normal_time, offset_minutes
-from pacs.services.identifiers import TIMEZONE_OFFSET, Combined, Key, Query, Source
-from pacs.services.keys import element_of, element_text
-from pacs.services.matching import matches_text
-from pacs.services.narrowing import ADJUSTED_PAIRS
+from pacs.services.find.identifiers import TIMEZONE_OFFSET, Combined, Key, Query, Source
+from pacs.services.find.keys import element_of, element_text
+from pacs.services.find.matching import matches_text
+from pacs.services.find.narrowing import ADJUSTED_PAIRS
 
 HeaderReader = Callable[[Place, TransferSyntaxUID], Dataset]
 """Reads a stored Data Set up to its pixel data. Raises ``PacsError``."""

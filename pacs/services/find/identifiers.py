@@ -13,8 +13,15 @@ from pydicom.dataset import Dataset
 from pacs.core.attributes import BY_KEYWORD, BY_TAG, UNIQUE_KEYS, Level
 from pacs.core.conditions import COMPUTED
 from pacs.core.text import has_wildcard, offset_minutes
-from pacs.services.keys import Rules, element_of, element_text, items_matcher, matcher_of, refused
-from pacs.services.matching import Dates, Items, Matcher, Times
+from pacs.services.find.keys import (
+    Rules,
+    element_of,
+    element_text,
+    items_matcher,
+    matcher_of,
+    refused,
+)
+from pacs.services.find.matching import Dates, Items, Matcher, Times
 
 QUERY_RETRIEVE_LEVEL = 0x00080052
 SPECIFIC_CHARACTER_SET = 0x00080005
