@@ -190,11 +190,10 @@ class DiskIncoming:
     def keep(self, study: StudyInstanceUID) -> Place:
         """Give the file its final name; when this returns, it survives power loss."""
         place = self.place(study)
-        path = self._final(self._object_id, study, self.finish())
+        path = self._limits.root / place.name
         try:
             os.fsync(self._fd)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.link(self._arrival, path)
+            self._name(path)
             self._kept = path
             self._make_durable(path.parent)
         except OSError as error:
@@ -202,6 +201,14 @@ class DiskIncoming:
                 self.discard()
             raise as_pacs_error(error) from error
         return place
+
+    def _name(self, path: Path) -> None:
+        """Make the final name, and its folder where it is the study's first."""
+        try:
+            os.link(self._arrival, path)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.link(self._arrival, path)
 
     def settle(self) -> None:
         """The rows are committed: drop the arrival name."""
