@@ -61,13 +61,13 @@ class Association(Section, frozen=True, kw_only=True):
     max_associate_pdu_bytes: Annotated[
         Annotated[int, Meta(ge=4_096, le=16_777_216)],
         Meta(description="Largest A-ASSOCIATE PDU accepted"),
-    ] = 1_048_576
+    ] = 262_144
     max_command_bytes: Annotated[Count, Meta(description="Largest DIMSE command set accepted")] = (
         65_536
     )
     max_identifier_bytes: Annotated[
         Count, Meta(description="Largest identifier or attribute list accepted with a request")
-    ] = 4_194_304
+    ] = 1_048_576
     max_queued_messages: Annotated[
         Count, Meta(description="Requests waiting on one association before it is aborted")
     ] = 16

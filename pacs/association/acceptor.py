@@ -89,10 +89,12 @@ class ServedAssociation(threading.Thread):
             self._finish()
 
     def _finish(self) -> None:
-        self.upper_layer.abort()
-        self.upper_layer.linger()
-        LOGGER.info("association-ended association=%s", self.id)
-        self._ended()
+        try:
+            self.upper_layer.abort()
+            self.upper_layer.linger()
+        finally:
+            LOGGER.info("association-ended association=%s", self.id)
+            self._ended()
 
     def _establish(self, stack: ExitStack) -> Exchange | None:
         """Admit, negotiate and accept, or reject; give the exchange where there is an association."""

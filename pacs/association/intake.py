@@ -5,6 +5,7 @@ piece to where it is kept and never stays here. Refuses to decide what is
 answered.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -20,6 +21,8 @@ from pacs.association.commands import (
 from pacs.association.message import Operation
 from pacs.association.negotiation import Agreed
 from pacs.association.pdu import COMMAND, LAST, PduRefused
+
+LOGGER = logging.getLogger("pacs.association")
 
 
 class MessageRefused(PduRefused):
@@ -127,10 +130,17 @@ class MessageAssembler:
         self._command = command
         self._held.clear()
         if operation_of(command) is Operation.C_STORE:
-            self._incoming = self._begin_store(context, command)
+            self._incoming = self._begun(context, command)
         else:
             self._keeps_data = True
         return None
+
+    def _begun(self, context: Agreed, command: Mapping[str, object]) -> Kept | None:
+        try:
+            return self._begin_store(context, command)
+        except Exception as failure:  # noqa: BLE001 - the walk through a PDU must not be left halfway
+            LOGGER.error("store-not-begun kind=%s", type(failure).__name__)
+            raise MessageRefused("the store cannot begin") from None
 
     def _take_data(self, context: Agreed, piece: memoryview, last: bool) -> Arrived | None:
         if self._command is None:

@@ -6,7 +6,7 @@ buffer. Refuses to decide what a PDU means: that is the state machine's.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from config.settings import Association
@@ -27,6 +27,15 @@ COMMAND: Final = 1
 LAST: Final = 2
 """Bits of the message control header, PS3.8 Section E.2."""
 
+ITEMS_AT: Final = 74
+"""Where the items of an A-ASSOCIATE-RQ or -AC begin, PS3.8 Tables 9-11 and 9-17."""
+
+USER_INFORMATION: Final = 0x50
+ASSOCIATE_ITEMS: Final = frozenset({0x10, 0x20, 0x21})
+USER_ITEMS: Final = frozenset(range(0x51, 0x5A))
+"""Item types of PS3.8 Section 9.3 and Annex D, and of PS3.7 Annex D.3.3."""
+
+_ITEM = struct.Struct(">BxH")
 _PDU = struct.Struct(">BxL")
 _PDV = struct.Struct(">LBB")
 _P_DATA = struct.Struct(">BxLLBB")
@@ -155,3 +164,31 @@ def p_data_header(context_id: int, control: int, value_bytes: int) -> bytes:
     return _P_DATA.pack(
         P_DATA, value_bytes + PDV_OVERHEAD_BYTES, value_bytes + 2, context_id, control
     )
+
+
+def without_unknown_items(pdu: bytes) -> bytes:
+    """Leave out of an A-ASSOCIATE-RQ or -AC the items nobody knows. Source: PS3.8 Section 9.3.1.
+
+    Raises ``PduRefused`` where lengths do not add up.
+    """
+    known = list[bytes]()
+    for item in _items(pdu[ITEMS_AT:]):
+        if item[0] == USER_INFORMATION:
+            body = b"".join(one for one in _items(item[_ITEM.size :]) if one[0] in USER_ITEMS)
+            known += (_ITEM.pack(USER_INFORMATION, len(body)), body)
+        elif item[0] in ASSOCIATE_ITEMS:
+            known.append(item)
+    body = pdu[_PDU.size : ITEMS_AT] + b"".join(known)
+    return _PDU.pack(pdu[0], len(body)) + body
+
+
+def _items(encoded: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(encoded):
+        if len(encoded) - at < _ITEM.size:
+            raise PduRefused(INVALID_PARAMETER)
+        end = at + _ITEM.size + _ITEM.unpack_from(encoded, at)[1]
+        if end > len(encoded):
+            raise PduRefused(INVALID_PARAMETER)
+        yield encoded[at:end]
+        at = end

@@ -15,7 +15,7 @@ from pacs.association.commands import encode_request, number
 from pacs.association.exchange import Exchange
 from pacs.association.message import Operation
 from pacs.association.pdu import COMMAND, LAST, P_DATA_HEADER_BYTES, p_data_header
-from pacs.association.upper_layer import Piece
+from pacs.association.upper_layer import PIECES_AT_ONCE, Piece
 from pacs.core.errors import InstanceNotFound, PeerRefused, PeerUnreachable
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
 from pacs.core.records import Originator, Payload, SendOutcome
@@ -158,7 +158,7 @@ class Batch:
 
     def __init__(self, fragment_bytes: int) -> None:
         stride = P_DATA_HEADER_BYTES + max(1, fragment_bytes)
-        count = max(1, READ_AHEAD_BYTES // stride)
+        count = min(max(1, READ_AHEAD_BYTES // stride), PIECES_AT_ONCE)
         self.capacity_bytes = count * max(1, fragment_bytes)
         self._fragment_bytes = max(1, fragment_bytes)
         self._view = memoryview(mmap.mmap(-1, count * stride))

@@ -23,14 +23,14 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from config.settings import Association
-from pacs.association.pdu import INVALID_PARAMETER, PduReader, PduRefused
+from pacs.association.pdu import INVALID_PARAMETER, PduReader, PduRefused, without_unknown_items
 from pacs.core.errors import PeerUnreachable
 
 LOGGER = logging.getLogger("pacs.association")
 
 RECEIVE_BYTES: Final = 262_144
 PIECES_AT_ONCE: Final = 1_000
-"""A gather-write takes 1,024 at most (IOV_MAX)."""
+"""A gather-write or scatter-read takes 1,024 at most (IOV_MAX)."""
 CLOSED, AWAITING_REQUEST, DECIDING = "Sta1", "Sta2", "Sta3"
 AWAITING_ANSWER, ESTABLISHED, ENDING = "Sta5", "Sta6", "Sta13"
 PEER_RELEASES: Final = frozenset({"Sta8", "Sta9", "Sta12"})
@@ -153,7 +153,7 @@ class UpperLayer:
 
     def linger(self) -> None:
         """Wait, within ARTIM, for the peer to close; so that it can read what was sent last."""
-        while self.state == ENDING:
+        while self.state == ENDING and time.monotonic() < self._artim_s:
             self.receive(self._artim_timeout_s)
         self._close()
 
@@ -202,8 +202,7 @@ class UpperLayer:
 
     def _await_room(self, deadline_s: float) -> None:
         state = self.state
-        while self._parse():
-            continue
+        self._parse_all(state)
         rest_s = deadline_s - time.monotonic()
         ready = dict(self._either.poll(max(0.0, rest_s) * 1_000))
         if self._wake in ready:
@@ -213,8 +212,12 @@ class UpperLayer:
             raise PeerUnreachable("aborted" if self._abort_asked else "the peer stopped reading")
         if ready.get(self._socket.fileno(), 0) & ~select.POLLOUT:
             self._fill()
-            while self._parse():
-                continue
+            self._parse_all(state)
+
+    def _parse_all(self, state: str) -> None:
+        """Walk all that was read. Raises ``PeerUnreachable`` where it leads out of ``state``."""
+        while self._parse():
+            continue
         if self.state != state:
             self._close()
             raise PeerUnreachable("the association has ended")
@@ -240,7 +243,7 @@ class UpperLayer:
         return True
 
     def restart_timer(self) -> None:
-        """The peer was silent because it waited for us."""
+        """Another PDU begins, or the peer was silent because it waited for us."""
         self._pdu_deadline_s = float("inf")
 
     def _woken(self) -> bool:
@@ -305,6 +308,7 @@ class UpperLayer:
         return taken > 0
 
     def begins_data(self) -> None:
+        self.restart_timer()  # on a slow line no read may ever end where a PDU does
         if self.state != ESTABLISHED:
             self._do("Evt10")
 
@@ -322,8 +326,11 @@ class UpperLayer:
     def _decode(self, encoded: bytes) -> None:
         decoded = _DECODERS[encoded[0]]()
         try:
-            decoded.decode(encoded)
+            decoded.decode(without_unknown_items(encoded))
             primitive: A_ASSOCIATE = decoded.to_primitive()
+            ids = [one.context_id for one in primitive.presentation_context_definition_list]
+            if len(set(ids)) < len(ids):  # nobody would know in which syntax a Data Set comes
+                raise ValueError("two presentation contexts have the same id")
         except Exception as failure:  # noqa: BLE001 - pynetdicom raises whatever the bytes provoke
             LOGGER.info("pdu-undecodable kind=%s", type(failure).__name__)
             raise PduRefused(INVALID_PARAMETER) from None

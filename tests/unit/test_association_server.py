@@ -33,6 +33,7 @@ from tests.association_fakes import (
     IMPLICIT,
     RELEASE_RQ,
     Running,
+    aborted,
     command,
     find_class,
     p_data,
@@ -251,6 +252,30 @@ def test_an_empty_data_set_reaches_the_handler() -> None:
         connection.sendall(p_data((1, 3, announced), (1, 2, b"")))
         assert read_pdu(connection)[0] == 4
         assert [one.size_bytes for one in running.spool.all] == [0]
+
+
+def test_a_store_that_cannot_begin_costs_the_association_alone() -> None:
+    with serving(store_class()) as running:
+
+        def broken(_meta: object) -> object:
+            raise RuntimeError("no spool")
+
+        whole, running.spool.incoming = running.spool.incoming, broken  # type: ignore[assignment]
+        with running.associate((CT, [EXPLICIT])) as connection:
+            connection.sendall(
+                p_data(
+                    (
+                        1,
+                        3,
+                        command(1, data=True, AffectedSOPClassUID=CT, AffectedSOPInstanceUID="1.2"),
+                    )
+                )
+            )
+            assert aborted(connection) == (2, 0)
+        running.spool.incoming = whole  # type: ignore[method-assign]
+        with running.associate() as connection:
+            connection.sendall(p_data((1, 3, command(0x30, AffectedSOPClassUID=ECHO))))
+            assert read_pdu(connection)[0] == 4
 
 
 def test_dcmtk_stores(tmp_path: Path) -> None:

@@ -16,9 +16,24 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from config.settings import Association
 from pacs.association.acceptance import ourselves
 from pacs.association.pdu import p_data_header
-from pacs.association.upper_layer import CLOSED, ENDING, ESTABLISHED, UpperLayer
+from pacs.association.upper_layer import (
+    AWAITING_REQUEST,
+    CLOSED,
+    DECIDING,
+    ENDING,
+    ESTABLISHED,
+    UpperLayer,
+)
 from pacs.core.errors import PeerUnreachable
-from tests.association_fakes import ABORT, RELEASE_RQ, associate_rq, read_pdu
+from tests.association_fakes import (
+    ABORT,
+    CT,
+    EXPLICIT,
+    IMPLICIT,
+    RELEASE_RQ,
+    associate_rq,
+    read_pdu,
+)
 
 RELEASE_RP = bytes.fromhex("06 00 00000004 00000000")
 REJECT = bytes.fromhex("03 00 00000004 00010101")
@@ -206,13 +221,13 @@ def test_a_peer_that_never_stops_sending_does_not_outlive_artim() -> None:
 
 def test_what_ends_the_association_while_the_peer_reads_nothing_is_seen_at_once() -> None:
     with connected(ESTABLISHED) as (upper_layer, peer):
-        upper_layer._silence_s = 60.0
-        peer.sendall(UNKNOWN)
+        upper_layer._silence_s = 20.0
+        peer.sendall(RELEASE_RQ)
         assert upper_layer._fill()
         begun_s = time.monotonic()
         with pytest.raises(PeerUnreachable, match="ended"):
             upper_layer.send([bytes(1 << 20)] * 64)
-        assert time.monotonic() < begun_s + 30
+        assert time.monotonic() < begun_s + upper_layer._silence_s
         assert upper_layer.state == CLOSED
 
 
@@ -221,6 +236,49 @@ def test_a_peer_that_reads_nothing_is_cut_off() -> None:
         with pytest.raises(PeerUnreachable, match="stopped reading"):
             upper_layer.send([bytes(1 << 20)] * 64)
         assert upper_layer.state == CLOSED
+
+
+def test_a_request_with_two_contexts_of_one_id_is_refused() -> None:
+    with connected(AWAITING_REQUEST) as (upper_layer, peer):
+        request = bytearray(associate_rq((CT, [EXPLICIT]), (CT, [IMPLICIT])))
+        second = request.index(b"\x03\x00\x00\x00\x30\x00")  # its id, and its abstract syntax
+        request[second] = 1
+        peer.sendall(request)
+        assert upper_layer.receive(5.0)
+        assert upper_layer.state == ENDING
+        assert read_pdu(peer)[6:] == b"\x00\x00\x02\x06"
+
+
+def with_unknown_items(request: bytes) -> bytes:
+    """Put an item nobody knows into the user information, which comes last, and one behind it."""
+    unknown = struct.pack(">BxH", 0x77, 3) + b"new"
+    place = request.rindex(b"\x50\x00", 0, request.index(b"\x51\x00\x00\x04"))
+    (size,) = struct.unpack_from(">H", request, place + 2)
+    inner = request[place + 4 :] + unknown
+    assert len(inner) == size + len(unknown)
+    body = request[6:place] + struct.pack(">BxH", 0x50, len(inner)) + inner + unknown
+    return struct.pack(">BxL", request[0], len(body)) + body
+
+
+def test_items_nobody_knows_are_ignored() -> None:
+    with connected(AWAITING_REQUEST) as (upper_layer, peer):
+        peer.sendall(with_unknown_items(associate_rq((CT, [EXPLICIT]))))
+        assert upper_layer.receive(5.0)
+        assert upper_layer.state == DECIDING
+        assert upper_layer.associate is not None
+        (context,) = upper_layer.associate.presentation_context_definition_list
+        assert context.abstract_syntax == CT
+        assert len(upper_layer.associate.user_information) == 2
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4])
+def test_items_whose_lengths_do_not_add_up_are_refused(cut: int) -> None:
+    with connected(AWAITING_REQUEST) as (upper_layer, peer):
+        request = associate_rq()[6:-cut]
+        peer.sendall(struct.pack(">BxL", 1, len(request)) + request)
+        assert upper_layer.receive(5.0)
+        assert upper_layer.state == ENDING
+        assert read_pdu(peer)[6:] == b"\x00\x00\x02\x06"
 
 
 def test_a_wake_and_an_abort_reach_a_thread_that_waits() -> None:
