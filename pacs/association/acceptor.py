@@ -140,7 +140,7 @@ class ServedAssociation(threading.Thread):
             door=door,
             caller=caller,
             called_ae_title=called,
-            identifier_bytes=bounds.max_identifier_bytes,
+            host=self._host,
         )
         self.upper_layer.accept(encoded)
         LOGGER.info("association association=%s contexts=%d", self.id, len(agreement.accepted))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
 from typing import Final, cast
 
+from pacs.association.admission import Host
 from pacs.association.commands import (
     NO_DATA_SET,
     RESPONSE_BIT,
@@ -57,14 +58,15 @@ class RequestServer:
         door: Door,
         caller: Caller,
         called_ae_title: AETitle,
-        identifier_bytes: int,
+        host: Host,
     ) -> None:
         self._exchange = exchange
         self._public = public
         self._door = door
         self._caller = caller
         self._called_ae_title = called_ae_title
-        self._identifier_bytes = identifier_bytes
+        self._identifier_bytes = host.settings.association.max_identifier_bytes
+        self._audit = host.audit
 
     def serve(self, arrived: Arrived) -> None:
         """Answer one request. Raises ``PeerUnreachable`` when the association has ended."""
@@ -82,17 +84,31 @@ class RequestServer:
     def _responses(self, arrived: Arrived) -> Generator[Response, None, None]:
         refusal = refusal_of(arrived)
         if refusal is not None:
-            yield Response(status=refusal)
+            yield self._refused(arrived, Response(status=refusal))
             return
         try:
             yield from self._door(self._request(arrived))
         except InstanceUnreadable as failure:
-            yield Response(status=PROCESSING_FAILURE, comment=failure.peer_comment)
+            answer = Response(status=PROCESSING_FAILURE, comment=failure.peer_comment)
+            yield self._refused(arrived, answer)
         except PeerUnreachable:
             raise
         except Exception as failure:  # noqa: BLE001 - the door answers for its handlers; this is the last resort
             LOGGER.error("door-failed kind=%s", type(failure).__name__)
             yield Response(status=PROCESSING_FAILURE, comment=PacsError.peer_comment)
+
+    def _refused(self, arrived: Arrived, answer: Response) -> Response:
+        """Put on record what is answered here, before the door that records everything else."""
+        operation = operation_of(arrived.command)
+        self._audit.record(
+            "request-refused" if operation is None else operation.value,
+            self._caller,
+            association=self._public.id,
+            sop_class_uid=arrived.context.abstract_syntax,
+            outcome="failure",
+            status=f"{answer.status:04X}",
+        )
+        return answer
 
     def _request(self, arrived: Arrived) -> Request:
         operation = operation_of(arrived.command)

@@ -244,6 +244,7 @@ def test_a_store_that_does_not_say_what_is_refused_without_a_file(
         connection.sendall(p_data((1, 3, command(1, data=True, **fields)), (1, 2, bytes(100))))
         assert status.to_bytes(2, "little") in read_pdu(connection)[-80:]
         assert running.spool.all == []
+        assert [one["status"] for one in running.audit.named("C-STORE")] == [f"{status:04X}"]
 
 
 def test_an_empty_data_set_reaches_the_handler() -> None:
