@@ -28,6 +28,7 @@ from config.load import load
 from pacs.app.archive import Archive
 from pacs.app.serve import listening, prepared
 from tests.postgres import START_TIMEOUT_S, _free_port, _run
+from tests.pynetdicom_hold import hold
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
@@ -202,6 +203,7 @@ def associated(port: int, **more: Any) -> Iterator[Any]:
     association = requestor().associate("127.0.0.1", port, **more)
     assert association.is_established
     connection = _connection(association)
+    hold(association)
     try:
         yield association
     finally:
