@@ -158,9 +158,9 @@ def test_an_idle_association_does_not_hold_it_up(tmp_path: Path) -> None:
         os.kill(child.pid, signal.SIGTERM)
         assert child.process.wait(30) == 0
         deadline = time.monotonic() + 10
-        while association.is_established and time.monotonic() < deadline:
+        while not association.acse.is_aborted() and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert association.is_released or association.is_aborted
+        assert association.acse.is_aborted()
 
 
 def test_a_port_in_use_is_one_line(home: Path) -> None:
