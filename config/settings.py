@@ -124,6 +124,50 @@ class Database(Section, frozen=True, kw_only=True):
     ] = 30.0
 
 
+class Jobs(Section, frozen=True, kw_only=True):
+    """Work that outlives its request, and who does it."""
+
+    workers: Annotated[
+        Annotated[int, Meta(ge=0, le=256)],
+        Meta(description="Worker processes, each running one job at a time"),
+    ] = 1
+    broker: Annotated[
+        str,
+        Meta(
+            description="Empty for none; redis://host:port/0 or amqp://user:password@host:port wakes workers"
+        ),
+    ] = ""
+    lease_s: Annotated[
+        Annotated[float, Meta(ge=1, le=86_400)],
+        Meta(description="Silence of a worker after which its job goes to another"),
+    ] = 60.0
+    poll_s: Annotated[
+        Seconds, Meta(description="An idle worker looks for jobs this often, without a broker")
+    ] = 0.5
+    sweep_s: Annotated[
+        Seconds, Meta(description="An idle worker looks for jobs this often, with a broker")
+    ] = 15.0
+    drain_timeout_s: Annotated[
+        Seconds, Meta(description="Time a running job gets to finish when its worker stops")
+    ] = 20.0
+    max_log_lines: Annotated[Count, Meta(description="Lines kept of the log of one job")] = 200
+    max_children: Annotated[Count, Meta(description="Parts one job may wait for")] = 10_000
+    keep_ended_s: Annotated[
+        Annotated[float, Meta(ge=0, le=315_360_000)],
+        Meta(description="Time for which jobs that are done or cancelled stay listed"),
+    ] = 604_800.0
+    time_zone: Annotated[
+        str, Meta(description="Time zone of the cron expressions, by its IANA name")
+    ] = "UTC"
+    purge_deletions_cron: Annotated[
+        str,
+        Meta(description="When files of deletions past their delay are removed; empty is never"),
+    ] = "* * * * *"
+    purge_jobs_cron: Annotated[
+        str, Meta(description="When jobs past jobs.keep_ended_s are forgotten; empty is never")
+    ] = "17 * * * *"
+
+
 class Parsing(Section, frozen=True, kw_only=True):
     """Bounds while a Data Set's header is read."""
 
@@ -203,6 +247,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     association: Association = field(default_factory=Association)
     storage: Storage = field(default_factory=Storage)
     database: Database = field(default_factory=Database)
+    jobs: Jobs = field(default_factory=Jobs)
     parsing: Parsing = field(default_factory=Parsing)
     query: Query = field(default_factory=Query)
     retrieve: Retrieve = field(default_factory=Retrieve)

@@ -24,6 +24,8 @@ PACKAGES: Mapping[str, str] = {
     "Orthanc": "orthanc",
     "initdb": "postgresql",
     "pg_ctl": "postgresql",
+    "rabbitmq-server": "rabbitmq-server",
+    "redis-server": "redis-server",
     "strace": "strace",
 }
 """Tool → the Debian package that holds it."""

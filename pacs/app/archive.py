@@ -16,16 +16,18 @@ from config.load import Loaded
 from config.settings import Settings
 from pacs.app.extension import Attached, Extension, installed
 from pacs.app.provided import OURS
-from pacs.core.errors import NotInitialized
+from pacs.core.errors import NotInitialized, SettingsInvalid
 from pacs.core.identifiers import AETitle, TransferSyntaxUID
 from pacs.core.ports import AuditTrail, Gate
 from pacs.core.records import Place
+from pacs.jobs.broker import Bell
 from pacs.observe.audit import FileAuditTrail
 from pacs.services.conflict import Conflicts
 from pacs.services.delete import Deletions
 from pacs.services.find import Find
 from pacs.services.gate import AskingGate, LoopbackGate
 from pacs.services.header import read_dataset
+from pacs.services.job import Jobs
 from pacs.services.ls import Listing
 from pacs.services.peer import Peers
 from pacs.services.reindex import Reindex
@@ -40,11 +42,14 @@ from storage.database.connection import Database
 from storage.database.decisions import Decisions
 from storage.database.delete import DeletionTable
 from storage.database.find import DatabaseFindIndex
+from storage.database.job_list import JobList
+from storage.database.jobs import JobTable
 from storage.database.peer import DatabaseSnapshots, PeerTable
 from storage.database.reindex import WholeIndex
 from storage.database.retrieve import DatabaseRetrieveIndex
 from storage.database.stats import DatabaseCounts
 from storage.database.store import DatabaseRecords
+from storage.database.turns import Turns
 from storage.instances.disk import DiskStore
 from storage.journal import Journal
 
@@ -75,6 +80,9 @@ class Archive:
     conflicts: Conflicts
     verification: Verification
     reindex: Reindex
+    jobs: Jobs
+    job_table: JobTable
+    wake: Callable[[str], None]
     extensions: Mapping[str, Attached]
 
 
@@ -109,6 +117,9 @@ def open_archive(
 
 def _with(archive: Archive, name: str, attached: Attached) -> Archive:
     """The archive with one more extension; its rules are asked from now on."""
+    for kind in attached.jobs:
+        if any(kind in other.jobs for other in archive.extensions.values()):
+            raise SettingsInvalid(f"extension {name}: jobs of kind {kind} have a handler already")
     archive.gate.add(attached.admission)
     for rule in attached.on_arrival:
         archive.ingest.add_rule(rule)
@@ -123,6 +134,7 @@ def _assembled(home: Path, settings: Settings, gate: Gate | None, stack: ExitSta
     stack.callback(audit.close)
     transcoder = SandboxedTranscoder(settings.retrieve, home / "work")
     stack.callback(transcoder.close)
+    wake = _wake(settings, stack)
     parts = _Parts(
         settings=settings,
         database=database,
@@ -131,7 +143,14 @@ def _assembled(home: Path, settings: Settings, gate: Gate | None, stack: ExitSta
         audit=audit,
         transcoder=transcoder,
         snapshots=DatabaseSnapshots(database),
-        records=DatabaseRecords(database, settings.retrieve.versions),
+        records=DatabaseRecords(database, settings.retrieve.versions, wake=wake),
+        job_table=JobTable(
+            database,
+            settings.retrieve.versions,
+            wake=wake,
+            turns=None if settings.database.url else Turns(home / "jobs.lock"),
+        ),
+        wake=wake,
         index=DatabaseRetrieveIndex(database),
     )
     return _archive(home, parts, AskingGate(gate or _gate(settings)))
@@ -149,7 +168,18 @@ class _Parts:
     transcoder: SandboxedTranscoder
     snapshots: DatabaseSnapshots
     records: DatabaseRecords
+    job_table: JobTable
+    wake: Callable[[str], None]
     index: DatabaseRetrieveIndex
+
+
+def _wake(settings: Settings, stack: ExitStack) -> Callable[[str], None]:
+    """Tell workers of new jobs where there is a broker; without one they look by themselves."""
+    if not settings.jobs.broker:
+        return lambda _: None
+    bell = Bell(settings.jobs.broker)
+    stack.callback(bell.close)
+    return bell.ring
 
 
 def _gate(settings: Settings) -> Gate:
@@ -187,6 +217,9 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         ),
         verification=Verification(index=_whole(parts), store=parts.store, audit=parts.audit),
         reindex=reindex,
+        jobs=Jobs(JobList(parts.database, parts.wake), parts.audit),
+        job_table=parts.job_table,
+        wake=parts.wake,
         extensions={},
     )
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 from pacs.core.caller import Caller
 from pacs.core.errors import SettingsInvalid
 from pacs.core.ports import ArrivalRule
+from pacs.jobs.kinds import JobKind, Schedule
 from scp.service_class import ServiceClass
 
 if TYPE_CHECKING:
@@ -34,12 +35,15 @@ class Attached:
 
     ``admission`` is asked about every caller the gate admits, and gives the
     reason for a refusal or ``None``. It goes into the audit trail, never to
-    the peer.
+    the peer. ``jobs`` maps a kind to its idempotent handler; kinds are named
+    ``extension.verb`` and nobody else's.
     """
 
     service_classes: tuple[ServiceClass, ...] = ()
     admission: Callable[[Caller], str | None] = lambda _: None
     on_arrival: tuple[ArrivalRule, ...] = ()
+    jobs: Mapping[str, JobKind] = field(default_factory=dict)
+    schedules: tuple[Schedule, ...] = ()
     close: Callable[[], None] = lambda: None
 
 

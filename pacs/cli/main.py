@@ -36,6 +36,7 @@ class Entry:
 COMMANDS: Mapping[str, Entry] = {
     "init": Entry("pacs.cli.init:init", "Create a home: settings, store and database"),
     "serve": Entry("pacs.cli.serve:serve", "Run the archive until it is told to stop"),
+    "worker": Entry("pacs.cli.worker:worker", "Run jobs, beside a server or on another machine"),
     "config": Entry("pacs.cli.config:config", "Show the settings and where each comes from"),
     "peer": Entry("pacs.cli.peer:peer", "Name the devices the archive may send to"),
     "echo": Entry("pacs.cli.echo:echo", "Ask a peer whether it answers (C-ECHO)"),
@@ -49,6 +50,7 @@ COMMANDS: Mapping[str, Entry] = {
     "reindex": Entry("pacs.cli.reindex:reindex", "Rebuild the index from the files"),
     "delete": Entry("pacs.cli.delete:delete", "Delete with a reason, or undo a deletion"),
     "conflict": Entry("pacs.cli.conflict:conflict", "List and resolve identity conflicts"),
+    "job": Entry("pacs.cli.job:job", "List jobs and dead letters; retry, cancel, purge"),
     "conformance": Entry(
         "pacs.cli.conformance:conformance", "Print the DICOM conformance statement"
     ),

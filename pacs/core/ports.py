@@ -208,7 +208,10 @@ class Unit(Protocol):
         ...
 
     def enqueue(self, job: Job) -> None:
-        """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled."""
+        """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled.
+
+        One that waits is not begun before this transaction is committed, so it sees its effects.
+        """
         ...
 
 

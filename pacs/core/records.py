@@ -128,11 +128,23 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Work that outlives its request: a kind some extension registered, and its payload (JSON)."""
+    """Work that outlives its request: a kind some extension registered, and its payload (JSON).
+
+    ``queue`` is ``BASE`` or ``BASE:DETAIL``; queues take turns, so that a long one
+    starves no other. Higher ``priority`` goes first within a queue. A job whose
+    ``deadline_utc`` passes fails. ``max_attempts`` is the kind's unless given;
+    ``cause`` says to a person where it came from.
+    """
 
     kind: str
     payload: str
     unique_key: str | None = None
+    queue: str = "default"
+    priority: int = 0
+    not_before_utc: datetime | None = None
+    deadline_utc: datetime | None = None
+    max_attempts: int | None = None
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,6 +66,10 @@ class Database:
         with self.connection(), self._said(), self.peewee.atomic(*self._begin()):
             yield
 
+    def in_transaction(self) -> bool:
+        """Tell whether this thread is within a transaction."""
+        return not self.peewee.is_closed() and bool(self.peewee.in_transaction())
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Begin a transaction in which nobody else changes the index. Raises ``RecordsFailed``."""

@@ -8,7 +8,7 @@ instance carries decide where it is found, and contradictions become rows of
 ``conflict``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ from pacs.core.records import Held, Instance, Job, Usage
 from pacs.core.text import date_time_key, name_groups, name_sounds
 from storage.database.conflict import refresh
 from storage.database.connection import INDEX_LOCK, Database
+from storage.database.job_rows import enqueue
 from storage.database.retrieve import DatabaseRetrieveIndex, turns_of
 from storage.database.versions import deliver
 
@@ -41,15 +42,24 @@ Row = dict[str, object]
 class DatabaseRecords:
     """``pacs.core.ports.Records`` on SQLite or PostgreSQL."""
 
-    def __init__(self, database: Database, versions: str) -> None:
+    def __init__(
+        self, database: Database, versions: str, *, wake: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._database = database
         self._versions = versions
+        self._wake = wake
 
     @contextmanager
     def transaction(self) -> Iterator["DatabaseUnit"]:
-        """Begin; commits durably at the end of the block. Raises ``RecordsFailed``."""
+        """Begin; commits durably at the end of the block. Raises ``RecordsFailed``.
+
+        Workers are told of new jobs after the commit; that is never waited for.
+        """
         with self._database.transaction():
-            yield DatabaseUnit(self._database, self._versions)
+            unit = DatabaseUnit(self._database, self._versions)
+            yield unit
+        for queue in sorted(unit.queues):
+            self._wake(queue)
 
 
 class DatabaseUnit:
@@ -60,6 +70,8 @@ class DatabaseUnit:
         self._versions = versions
         self._alone = alone
         self._held = DatabaseRetrieveIndex(database)
+        self.queues: set[str] = set()
+        """Queues in which this transaction has put a job."""
 
     # --- instances -------------------------------------------------------------
 
@@ -203,13 +215,8 @@ class DatabaseUnit:
 
     def enqueue(self, job: Job) -> None:
         """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled."""
-        row: Row = {
-            "kind": job.kind,
-            "payload": job.payload,
-            "unique_key": job.unique_key,
-            "asked_utc": datetime.now(UTC).strftime(_UTC),
-        }
-        self._insert("job", row, on_conflict="ON CONFLICT (unique_key) DO NOTHING")
+        enqueue(self._database, job)
+        self.queues.add(job.queue)
 
 
 def note_modalities(database: Database, study: int) -> None:

@@ -37,6 +37,8 @@ TABLES: tuple[Table, ...] = (
     Table("peer", Kind.RECORD, "a device known by AE title"),
     Table("revision", Kind.RECORD, "grows with every change made while serving"),
     Table("usage_fact", Kind.RECORD, "who used what, written in the transaction of the fact"),
-    Table("job", Kind.RECORD, "work asked for in the transaction of its cause"),
+    Table("job_log", Kind.RECORD, "what a job says of itself, its newest lines"),
+    Table("job", Kind.RECORD, "work asked for in the transaction of its cause, and its lease"),
+    Table("job_schedule", Kind.RECORD, "when each schedule fired last, on whatever node"),
 )
 """In an order in which they can be emptied: children before parents."""

@@ -27,11 +27,13 @@ LONG_FILES: frozenset[str] = frozenset()
 LONG_FUNCTIONS: frozenset[str] = frozenset()
 
 DOORS: Mapping[str, tuple[str, ...]] = {
+    "apscheduler": ("pacs.jobs",),
     "blake3": ("storage", "tests.contracts"),
     "click": ("pacs.cli", "docs", "tests.unit"),
+    "dramatiq": ("pacs.jobs",),
     "hypothesis": ("tests",),
     "libjpeg": (),
-    "msgspec": ("config", "pacs.app", "pacs.cli", "tests"),
+    "msgspec": ("config", "pacs.app", "pacs.cli", "pacs.jobs", "tests"),
     "numpy": ("processing", "tests", "bench"),
     "openjpeg": ("processing",),
     "peewee": ("storage.database", "tests"),

@@ -1,0 +1,1 @@
+"""Durable jobs: leases, retries, schedules and worker processes; knows no kind of work."""

@@ -1,0 +1,97 @@
+"""Rows of jobs: inserted, woken and counted down. What every module about jobs shares.
+
+Everything here happens within the transaction of whoever calls it.
+"""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from pacs.core.records import Job
+from storage.database.connection import Database
+
+_UTC = "%Y-%m-%dT%H:%M:%S.%fZ"
+_ASK_AGAIN_S = 60.0
+
+
+def text_utc(moment: datetime) -> str:
+    """Write a time as it stands in rows: it compares as text.
+
+    >>> text_utc(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02T03:04:05.000000Z'
+    """
+    return moment.astimezone(UTC).strftime(_UTC)
+
+
+def parse_utc(text: object) -> datetime | None:
+    """Read a time back; ``None`` where there is none."""
+    return datetime.strptime(str(text), _UTC).replace(tzinfo=UTC) if text else None
+
+
+class DatabaseClock:
+    """The database's time: asked once a minute, kept by our own clock in between."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._asked_at: float | None = None
+        self._told = datetime.now(UTC)
+
+    def now(self) -> datetime:
+        """The time all nodes agree on. SQLite has one node only."""
+        if self._database.dialect == "sqlite":
+            return datetime.now(UTC)
+        elapsed_s = time.monotonic() - (self._asked_at or 0.0)
+        if self._asked_at is None or elapsed_s > _ASK_AGAIN_S:
+            (row,) = self._database.execute("SELECT clock_timestamp()")
+            self._told, self._asked_at, elapsed_s = row[0].astimezone(UTC), time.monotonic(), 0.0
+        return self._told + timedelta(seconds=elapsed_s)
+
+
+def enqueue(database: Database, job: Job, parent: int | None = None) -> None:
+    """Insert a job; one with a ``unique_key`` that is waiting already is not doubled.
+
+    The one that waits is locked until the caller commits: it may not be begun
+    before it can see what the caller wrote.
+    """
+    now = datetime.now(UTC)
+    delayed = job.not_before_utc is not None and job.not_before_utc > now
+    key = job.unique_key if parent is None else None  # a part belongs to its parent alone
+    database.write(
+        "INSERT INTO job (queue, kind, payload, cause, unique_key, waiting_key, state, priority, "
+        "not_before_utc, deadline_utc, max_attempts, parent, asked_utc) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (waiting_key) DO UPDATE SET unique_key = excluded.unique_key",
+        (
+            job.queue,
+            job.kind,
+            job.payload,
+            job.cause,
+            job.unique_key,
+            key,
+            "delayed" if delayed else "waiting",
+            job.priority,
+            None if job.not_before_utc is None else text_utc(job.not_before_utc),
+            None if job.deadline_utc is None else text_utc(job.deadline_utc),
+            job.max_attempts,
+            parent,
+            text_utc(now),
+        ),
+    )
+
+
+def end(database: Database, job: int) -> set[str]:
+    """Tell the parent of a job that has just ended; gives the queue in which the parent goes on."""
+    row = database.write(
+        "UPDATE job SET children_left = children_left - 1 WHERE state = 'blocked' "
+        "AND children_left > 0 AND id = (SELECT c.parent FROM job c WHERE c.id = ?) "
+        "RETURNING id, children_left, queue",
+        (job,),
+    ).fetchone()
+    if row is None or row[1] > 0:
+        return set()
+    resume(database, int(row[0]))
+    return {str(row[2])}
+
+
+def resume(database: Database, job: int) -> None:
+    """Let a job go on whose parts have all ended."""
+    database.write("UPDATE job SET state = 'waiting' WHERE id = ? AND state = 'blocked'", (job,))

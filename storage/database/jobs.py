@@ -1,0 +1,343 @@
+"""The table of jobs as workers see it: claimed, leased, ended. The row is the truth.
+
+Whoever claims gets a lease with a number; every later change names it, so a
+worker that was too slow changes nothing. Each change of state is one short
+transaction. Times are the database's on PostgreSQL: nodes' clocks differ.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import datetime, timedelta
+
+from pacs.core.errors import RecordsFailed
+from pacs.core.records import Job
+from pacs.core.work import Beat, Claim, JobState, LeaseLost, Part
+from storage.database.connection import Database
+from storage.database.job_rows import DatabaseClock, end, enqueue, parse_utc, resume, text_utc
+from storage.database.store import DatabaseUnit
+from storage.database.turns import Turns
+
+_PROMOTED_AT_ONCE = 500
+_CLAIMED = "id, lease, queue, kind, payload, attempts, max_attempts, deadline_utc, children_left"
+_HELD = "id = ? AND lease = ? AND state = 'running'"
+_QUEUES = (
+    "WITH RECURSIVE found (queue) AS (SELECT MIN(queue) FROM job WHERE state = 'waiting' "
+    "UNION ALL SELECT (SELECT MIN(j.queue) FROM job j WHERE j.state = 'waiting' "
+    "AND j.queue > found.queue) FROM found WHERE found.queue IS NOT NULL) "
+    "SELECT queue FROM found WHERE queue IS NOT NULL"
+)
+LONGEST_TEXT = 2_000
+"""Characters kept of an error or a line of the log."""
+
+
+def claim_sql(dialect: str, *, oldest: bool) -> str:
+    """Make the statement that takes the next job of a queue."""
+    order = "id" if oldest else "priority DESC, id"
+    locked = "" if dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
+    return (
+        "UPDATE job SET state = 'running', waiting_key = NULL, lease = lease + 1, "
+        "lease_owner = ?, lease_until_utc = ?, attempts = attempts + 1, started_utc = ?, "
+        "progress_done = NULL, progress_total = NULL "
+        "WHERE id = (SELECT id FROM job WHERE state = 'waiting' AND queue = ? "
+        f"ORDER BY {order} LIMIT 1{locked}) RETURNING {_CLAIMED}"
+    )
+
+
+class JobTable:
+    """``pacs.core.job_ports.JobTable`` on SQLite or PostgreSQL."""
+
+    def __init__(
+        self,
+        database: Database,
+        versions: str,
+        *,
+        wake: Callable[[str], None] = lambda _: None,
+        turns: Turns | None = None,
+    ) -> None:
+        self._database = database
+        self._versions = versions
+        self._wake = wake
+        self._turns = turns
+        self._clock = DatabaseClock(database)
+
+    def now(self) -> datetime:
+        """The time all nodes agree on. Raises ``RecordsFailed``."""
+        return self._clock.now()
+
+    # --- claiming ----------------------------------------------------------------
+
+    def queues(self) -> Sequence[str]:
+        """Queues in which something is due, in their order."""
+        now = text_utc(self.now())
+        due = self._database.execute(
+            "SELECT 1 FROM job WHERE state = 'delayed' AND not_before_utc <= ? LIMIT 1", (now,)
+        )
+        if next(due, None) is not None:
+            self._promote(now)
+        return [row[0] for row in self._database.execute(_QUEUES)]
+
+    def _promote(self, now: str) -> None:
+        locked = "" if self._database.dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
+        with self._turn(), self._database.transaction():
+            self._database.write(
+                "UPDATE job SET state = 'waiting' WHERE id IN (SELECT id FROM job "
+                "WHERE state = 'delayed' AND not_before_utc <= ? ORDER BY not_before_utc "
+                f"LIMIT {_PROMOTED_AT_ONCE}{locked})",
+                (now,),
+            )
+
+    def claim(
+        self, queue: str, owner: str, lease_s: float, *, oldest: bool = False
+    ) -> Claim | None:
+        """Lease the next job of a queue: the highest priority, or the oldest. Raises ``RecordsFailed``.
+
+        One whose deadline has passed fails here, and the next is taken.
+        """
+        while True:
+            now = self.now()
+            claim = self._claim(queue, owner, now, lease_s, oldest=oldest)
+            if claim is None or claim.deadline_utc is None or claim.deadline_utc > now:
+                return claim
+            self.fail(claim, "its deadline passed before it was begun")
+
+    def _claim(
+        self, queue: str, owner: str, now: datetime, lease_s: float, *, oldest: bool
+    ) -> Claim | None:
+        until = text_utc(now + timedelta(seconds=lease_s))
+        sql = claim_sql(self._database.dialect, oldest=oldest)
+        with self._turn(), self._database.transaction():
+            if self._database.dialect == "postgresql":
+                # Lost with a crash, the claim was never made; what a handler commits flushes it too.
+                self._database.write("SET LOCAL synchronous_commit = off")
+            row = self._database.write(sql, (owner, until, text_utc(now), queue)).fetchone()
+        return None if row is None else _claim_of(row)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for our turn, unless we are writing already: then whoever has it waits for us."""
+        free = self._turns is None or self._database.in_transaction()
+        with nullcontext() if free or self._turns is None else self._turns.turn():
+            yield
+
+    # --- while it runs -------------------------------------------------------------
+
+    def beat(self, claim: Claim, lease_s: float | None) -> Beat:
+        """Ask about the lease and, where ``lease_s`` is given, extend it. Raises ``RecordsFailed``."""
+        if lease_s is not None:
+            until = text_utc(self.now() + timedelta(seconds=lease_s))
+            with self._database.transaction():
+                self._database.write(
+                    f"UPDATE job SET lease_until_utc = ? WHERE {_HELD}",
+                    (until, claim.id, claim.lease),
+                )
+        found = self._database.execute(
+            f"SELECT cancel_asked FROM job WHERE {_HELD}", (claim.id, claim.lease)
+        )
+        row = next(found, None)
+        return Beat(held=row is not None, cancel_asked=row is not None and bool(row[0]))
+
+    def note(
+        self, claim: Claim, progress: tuple[int, int] | None, lines: Sequence[str], keep: int
+    ) -> None:
+        """Write progress and log lines; only the newest ``keep`` lines stay."""
+        with self._database.transaction():
+            if progress is not None:
+                self._database.write(
+                    f"UPDATE job SET progress_done = ?, progress_total = ? WHERE {_HELD}",
+                    (*progress, claim.id, claim.lease),
+                )
+            self._say(claim.id, lines, keep)
+
+    def _say(self, job: int, lines: Sequence[str], keep: int) -> None:
+        now = text_utc(self.now())
+        for line in lines:
+            self._database.write(
+                "INSERT INTO job_log (job, said_utc, line) SELECT id, ?, ? FROM job WHERE id = ?",
+                (now, line[:LONGEST_TEXT], job),
+            )
+        if lines:
+            self._database.write(
+                "DELETE FROM job_log WHERE job = ? AND id <= (SELECT id FROM job_log "
+                "WHERE job = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                (job, job, keep),
+            )
+
+    def part(self, claim: Claim, jobs: Sequence[Job]) -> None:
+        """Add the parts of a job and let it wait for them. Raises ``LeaseLost``."""
+        with self._database.transaction():
+            self._leave(
+                claim,
+                "state = 'blocked', attempts = attempts - 1, children_left = ?",
+                (len(jobs),),
+            )
+            for job in jobs:
+                enqueue(self._database, job, parent=claim.id)
+            if not jobs:
+                resume(self._database, claim.id)
+        self._woken({job.queue for job in jobs} or {claim.queue})
+
+    def parts(self, claim: Claim) -> Sequence[Part]:
+        """How the parts of a job ended, in the order they were asked for."""
+        rows = self._database.execute(
+            "SELECT id, kind, state, result, last_error FROM job WHERE parent = ? ORDER BY id",
+            (claim.id,),
+        )
+        return [
+            Part(id=row[0], kind=row[1], state=JobState(row[2]), result=row[3], error=row[4])
+            for row in rows
+        ]
+
+    # --- how it ends ---------------------------------------------------------------
+
+    @contextmanager
+    def finishing(self, claim: Claim, result: str | None) -> Iterator[DatabaseUnit]:
+        """End a job with the effects written in the block, in one transaction. Raises ``LeaseLost``."""
+        with self._turn(), self._database.transaction():
+            self._end(claim, JobState.DONE, "result = ?, last_error = ''", (result,))
+            unit = DatabaseUnit(self._database, self._versions)
+            yield unit
+            woken = {*unit.queues, *end(self._database, claim.id)}
+        self._woken(woken)
+
+    def fail(self, claim: Claim, error: str) -> None:
+        """Put a job to the dead letters. Raises ``LeaseLost``."""
+        self._ended(claim, JobState.FAILED, error)
+
+    def drop(self, claim: Claim, error: str) -> None:
+        """End a job as cancelled. Raises ``LeaseLost``."""
+        self._ended(claim, JobState.CANCELLED, error)
+
+    def _ended(self, claim: Claim, state: JobState, error: str) -> None:
+        with self._turn(), self._database.transaction():
+            self._end(claim, state, "last_error = ?", (error[:LONGEST_TEXT],))
+            woken = end(self._database, claim.id)
+        self._woken(woken)
+
+    def _end(self, claim: Claim, state: JobState, also: str, params: Sequence[object]) -> None:
+        sets = f"state = '{state.value}', ended_utc = ?, {also}"
+        self._leave(claim, sets, (text_utc(self.now()), *params))
+
+    def _leave(self, claim: Claim, sets: str, params: Sequence[object]) -> None:
+        """Give the lease up, changing the row. Within a transaction. Raises ``LeaseLost``."""
+        changed = self._database.write(
+            f"UPDATE job SET {sets}, lease_owner = NULL, lease_until_utc = NULL WHERE {_HELD}",
+            (*params, claim.id, claim.lease),
+        )
+        if changed.rowcount != 1:
+            raise LeaseLost(f"job {claim.id} is no longer ours")
+
+    def later(self, claim: Claim, after_s: float, error: str, *, counts: bool) -> None:
+        """Let it wait again, ``after_s`` from now; ``counts`` as an attempt or not. Raises ``LeaseLost``."""
+        due = text_utc(self.now() + timedelta(seconds=after_s))
+        state = "delayed" if after_s > 0 else "waiting"
+        with self._turn(), self._database.transaction():
+            self._leave(
+                claim,
+                f"state = '{state}', not_before_utc = ?, last_error = ?, "
+                f"attempts = attempts - {0 if counts else 1}",
+                (due, error[:LONGEST_TEXT]),
+            )
+            self._take_key(claim.id)
+        if after_s <= 0:
+            self._woken({claim.queue})
+
+    def _take_key(self, job: int) -> None:
+        """Waiting again, it holds its unique key again, unless another waits under it."""
+        self._database.write(
+            "UPDATE job SET waiting_key = unique_key WHERE id = ? AND unique_key IS NOT NULL "
+            "AND NOT EXISTS (SELECT 1 FROM job o WHERE o.waiting_key = job.unique_key)",
+            (job,),
+        )
+
+    # --- workers that are gone -------------------------------------------------------
+
+    def expire(self, max_crashes: int) -> int:
+        """Take back the jobs whose lease is over; gives how many. Raises ``RecordsFailed``."""
+        return self._take_back("lease_until_utc < ?", text_utc(self.now()), max_crashes)
+
+    def release(self, owner: str, max_crashes: int) -> int:
+        """Take back at once what a worker held whose process is known to have died."""
+        return self._take_back("lease_owner = ?", owner, max_crashes)
+
+    def _take_back(self, where: str, param: str, max_crashes: int) -> int:
+        rows = list(
+            self._database.execute(
+                f"SELECT id, lease, queue FROM job WHERE state = 'running' AND {where}", (param,)
+            )
+        )
+        return sum(self._crashed(int(row[0]), int(row[1]), row[2], max_crashes) for row in rows)
+
+    def _crashed(self, job: int, lease: int, queue: str, max_crashes: int) -> bool:
+        """Let one job wait again, or give it up where it has ended its process too often."""
+        with self._turn(), self._database.transaction():
+            row = self._database.write(
+                "UPDATE job SET crashes = crashes + 1, lease_owner = NULL, lease_until_utc = NULL, "
+                "state = CASE WHEN cancel_asked = 1 THEN 'cancelled' "
+                "WHEN crashes + 1 >= ? THEN 'failed' ELSE 'waiting' END, "
+                "attempts = attempts - 1, last_error = 'its worker ended while it ran' "
+                f"WHERE {_HELD} RETURNING state",
+                (max_crashes, job, lease),
+            ).fetchone()
+            if row is None:
+                return False
+            woken = {queue}
+            if row[0] == "waiting":
+                self._take_key(job)
+            else:
+                self._database.write(
+                    "UPDATE job SET ended_utc = ? WHERE id = ?", (text_utc(self.now()), job)
+                )
+                woken |= end(self._database, job)
+        self._woken(woken)
+        return True
+
+    # --- schedules -------------------------------------------------------------------
+
+    def last_period(self, schedule: str) -> datetime:
+        """When a schedule last fired; one never seen before begins now."""
+        with self._database.transaction():
+            self._database.write(
+                "INSERT INTO job_schedule (name, last_period_utc) VALUES (?, ?) "
+                "ON CONFLICT (name) DO NOTHING",
+                (schedule, text_utc(self.now())),
+            )
+            row = self._database.write(
+                "SELECT last_period_utc FROM job_schedule WHERE name = ?", (schedule,)
+            ).fetchone()
+        found = parse_utc(row[0])
+        if found is None:
+            raise RecordsFailed(f"schedule {schedule} has no last period")
+        return found
+
+    def fire(self, schedule: str, period: datetime, job: Job) -> bool:
+        """Enqueue the job of a period, once however many nodes ask; tells whether it was now."""
+        with self._database.transaction():
+            changed = self._database.write(
+                "UPDATE job_schedule SET last_period_utc = ? "
+                "WHERE name = ? AND last_period_utc < ?",
+                (text_utc(period), schedule, text_utc(period)),
+            )
+            if changed.rowcount != 1:
+                return False
+            enqueue(self._database, job)
+        self._woken({job.queue})
+        return True
+
+    def _woken(self, queues: set[str]) -> None:
+        for queue in sorted(queues):
+            self._wake(queue)
+
+
+def _claim_of(row: Sequence[object]) -> Claim:
+    job, lease, queue, kind, payload, attempts, most, deadline, left = row
+    return Claim(
+        id=int(str(job)),
+        lease=int(str(lease)),
+        queue=str(queue),
+        kind=str(kind),
+        payload=str(payload),
+        attempts=int(str(attempts)),
+        max_attempts=None if most is None else int(str(most)),
+        deadline_utc=parse_utc(deadline),
+        has_children=left is not None,
+    )
