@@ -32,7 +32,8 @@ LONGEST_TEXT = 2_000
 
 def claim_sql(dialect: str, *, oldest: bool) -> str:
     """Make the statement that takes the next job of a queue."""
-    order = "id" if oldest else "priority DESC, id"
+    # By time of asking: by id, PostgreSQL would walk its primary key past all that has ended.
+    order = "asked_utc, id" if oldest else "priority DESC, id"
     locked = "" if dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
     return (
         "UPDATE job SET state = 'running', waiting_key = NULL, lease = lease + 1, "

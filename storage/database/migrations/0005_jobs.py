@@ -48,7 +48,7 @@ _STATEMENTS = (
     "SELECT kind, payload, unique_key, unique_key, asked_utc FROM job_before ORDER BY id",
     "DROP TABLE job_before",
     "CREATE INDEX job_ready ON job (queue, priority DESC, id) WHERE state = 'waiting'",
-    "CREATE INDEX job_oldest ON job (queue, id) WHERE state = 'waiting'",
+    "CREATE INDEX job_oldest ON job (queue, asked_utc, id) WHERE state = 'waiting'",
     "CREATE INDEX job_delayed ON job (not_before_utc) WHERE state = 'delayed'",
     "CREATE INDEX job_running ON job (lease_until_utc) WHERE state = 'running'",
     "CREATE INDEX job_parent ON job (parent) WHERE parent IS NOT NULL",

@@ -1,0 +1,274 @@
+"""Worker processes: killed at random, poisoned, drained, orphaned; woken by a broker that forgets or is away."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacs.app import home as app_home
+from pacs.app.archive import Archive
+from pacs.core.work import JobState
+from tests import brokers
+from tests.archive import PACS, REPOSITORY, Tool, environment, free_port
+from tests.keeping import ADMIN, opened
+from tests.tally import TALLY, effects, job, lay
+
+JOBS = 2_000
+KILLS = 12
+BOUND_S = 240.0
+QUIET = {"jobs__purge_deletions_cron": "", "jobs__purge_jobs_cron": ""}
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    return "" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(autouse=True)
+def _with_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_home, "installed", lambda: (TALLY,))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    return lay(tmp_path / "site")
+
+
+class Workers:
+    """One ``pacs worker`` and the processes it runs."""
+
+    def __init__(self, home: Path, site: Path, url: str, processes: int, **settings: str) -> None:
+        named = {key.replace("__", "."): one for key, one in {**QUIET, **settings}.items()}
+        child = environment(home, named, url)
+        child["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{site}"
+        self._log = home.with_suffix(".workers.log").open("ab")
+        self.process = subprocess.Popen(
+            [*PACS, "worker", "--processes", str(processes)],
+            env=child,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    @property
+    def children(self) -> list[int]:
+        """Processes that run jobs now, and no dead ones."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [one for one in map(int, path.read_text().split()) if alive(one)]
+
+    def terminate(self) -> int:
+        """SIGTERM; gives the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(BOUND_S)
+
+    def close(self) -> None:
+        """End it whatever happens."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@contextmanager
+def working(*arguments: Any, **settings: str) -> Iterator[Workers]:
+    made = Workers(*arguments, **settings)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@contextmanager
+def archive_of(home: Path, url: str, **settings: str) -> Iterator[Archive]:
+    with opened(home, url, extensions=(TALLY,), **{**QUIET, **settings}) as archive:
+        yield archive
+
+
+def ask(archive: Archive, jobs: list[Any], *, at_once: int = 100) -> None:
+    for begin in range(0, len(jobs), at_once):
+        with archive.ingest._records.transaction() as unit:
+            for one in jobs[begin : begin + at_once]:
+                unit.enqueue(one)
+
+
+def counted(archive: Archive) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in archive.jobs.depths(ADMIN):
+        found[one.state.value] = found.get(one.state.value, 0) + one.jobs
+    return found
+
+
+def until(holds: Callable[[], bool], bound_s: float = BOUND_S) -> None:
+    limit = time.monotonic() + bound_s
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", ["without", "redis"])
+def test_each_effect_happens_once_though_workers_are_killed(
+    url: str, broker: str, tmp_path: Path, site: Path, peer_tool: Tool
+) -> None:
+    """SIGKILL at random; with a broker, it also forgets everything in the middle."""
+    home, chance = tmp_path / "home", random.Random(7)
+    with ExitStack() as stack:
+        settings = {"jobs__poll_s": "0.2", "jobs__lease_s": "20"}
+        if broker == "redis":
+            address = stack.enter_context(brokers.redis(peer_tool))
+            settings |= {"jobs__broker": address, "jobs__sweep_s": "2"}
+        archive = stack.enter_context(archive_of(home, url, **settings))
+        workers = stack.enter_context(working(home, site, url, 4, **settings))
+        ask(archive, [job("count", one) for one in range(JOBS // 2)])
+        until(lambda: counted(archive).get("done", 0) > 20)
+        ask(archive, [job("count", one) for one in range(JOBS // 2, JOBS)])
+        killed = 0
+        while counted(archive).get("done", 0) < JOBS and killed < KILLS:
+            if workers.children:
+                os.kill(chance.choice(workers.children), signal.SIGKILL)
+                killed += 1
+            if broker == "redis" and killed % 4 == 0:
+                brokers.flush(address)
+            time.sleep(chance.uniform(0.1, 0.6))
+        until(lambda: counted(archive) == {"done": JOBS})
+        assert killed > 2
+        assert effects(archive) == list(range(JOBS))
+        assert workers.terminate() == 0
+
+
+def test_a_poisoned_job_is_given_up_and_takes_nobody_with_it(
+    url: str, tmp_path: Path, site: Path
+) -> None:
+    home = tmp_path / "home"
+    with archive_of(home, url) as archive, working(home, site, url, 2) as workers:
+        ask(archive, [job("die"), *(job("count", one) for one in range(20))])
+        until(lambda: counted(archive) == {"done": 20, "failed": 1})
+        (dead,) = archive.jobs.list(ADMIN, state=JobState.FAILED)
+        assert (dead.kind, dead.crashes) == ("tally.die", 3)
+        assert effects(archive) == list(range(20))
+        assert archive.jobs.list(ADMIN, kind="tally.count", limit=1)[0].crashes == 0
+        until(lambda: len(workers.children) == 2)
+
+
+def test_the_job_at_hand_is_finished_when_workers_are_stopped(
+    url: str, tmp_path: Path, site: Path
+) -> None:
+    home = tmp_path / "home"
+    with archive_of(home, url) as archive, working(home, site, url, 1) as workers:
+        ask(archive, [job("stubborn", wait_s=2), job("count", 1)])
+        until(lambda: counted(archive).get("running") == 1)
+        assert workers.terminate() == 0
+        assert counted(archive) == {"done": 1, "waiting": 1}
+
+
+def test_workers_end_with_their_parent_and_give_back(url: str, tmp_path: Path, site: Path) -> None:
+    home, hurry = tmp_path / "home", {"jobs__drain_timeout_s": "0.5"}
+    with archive_of(home, url) as archive, working(home, site, url, 1, **hurry) as workers:
+        ask(archive, [job("stubborn", wait_s=BOUND_S)])
+        until(lambda: counted(archive).get("running") == 1)
+        (child,) = workers.children
+        workers.process.kill()
+        until(lambda: not alive(child))
+        assert counted(archive) == {"waiting": 1}
+
+
+def test_a_message_wakes_a_worker_long_before_its_sweep(
+    tmp_path: Path, site: Path, peer_tool: Tool
+) -> None:
+    with brokers.redis(peer_tool) as address:
+        woken(address, tmp_path, site)
+
+
+def woken(address: str, tmp_path: Path, site: Path) -> None:
+    home, settings = tmp_path / "home", {"jobs__broker": address, "jobs__sweep_s": "3600"}
+    with archive_of(home, "", **settings) as archive:
+        ask(archive, [job("count", 1)])
+        with working(home, site, "", 1, **settings) as workers:
+            until(lambda: effects(archive) == [1])
+            ask(archive, [job("count", 2)])
+            until(lambda: effects(archive) == [1, 2])
+            assert workers.terminate() == 0
+
+
+def test_a_broker_that_is_away_delays_and_no_more(tmp_path: Path, site: Path) -> None:
+    home = tmp_path / "home"
+    settings = {"jobs__broker": f"redis://127.0.0.1:{free_port()}/0", "jobs__sweep_s": "0.5"}
+    with archive_of(home, "", **settings) as archive:
+        with working(home, site, "", 1, **settings) as workers:
+            ask(archive, [job("count", one) for one in range(50)], at_once=1)
+            until(lambda: effects(archive) == list(range(50)))
+            assert workers.terminate() == 0
+
+
+def test_a_schedule_fires_once_a_period_on_two_nodes(url: str, tmp_path: Path, site: Path) -> None:
+    homes = [tmp_path / "one", tmp_path / ("two" if url else "one")]
+    settings = {"tally__cron": "* * * * * *", "jobs__poll_s": "0.2"}
+    with archive_of(homes[0], url) as archive, ExitStack() as stack:
+        for home in homes:
+            stack.enter_context(working(home, site, url, 1, **settings))
+        until(lambda: counted(archive).get("done", 0) >= 5)
+        causes = [one.cause for one in archive.jobs.list(ADMIN, kind="tally.count")]
+        assert len(causes) == len(set(causes))
+        assert all(one.startswith("schedule tally of ") for one in causes)
+
+
+def test_eight_workers_share_the_work(url: str, tmp_path: Path, site: Path) -> None:
+    home = tmp_path / "home"
+    with archive_of(home, url) as archive, working(home, site, url, 8) as workers:
+        # All of them are at work before it is counted who does how much.
+        ask(archive, [job("stubborn", wait_s=0.5) for _ in range(40)])
+        until(lambda: counted(archive) == {"done": 40})
+        ask(archive, [job("who", wait_s=0.02) for _ in range(400)])
+        until(lambda: counted(archive) == {"done": 440})
+        shares: dict[str, int] = {}
+        for one in archive.jobs.list(ADMIN, kind="tally.who"):
+            shares[str(one.result)] = shares.get(str(one.result), 0) + 1
+        assert len(shares) == 8, shares
+        assert min(shares.values()) >= 400 / 8 / 3, shares
+        assert workers.terminate() == 0
+
+
+def test_dead_letters_are_seen_and_tried_again_by_command(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+
+    def pacs(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PACS, *arguments],
+            env=environment(home, {}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=BOUND_S,
+        )
+
+    with archive_of(home, "") as archive:
+        ask(archive, [job("refuse"), job("count")])
+        claim = archive.job_table.claim("default", "test", 60)
+        assert claim is not None
+        archive.job_table.fail(claim, "no use")
+        listed = pacs("job", "list", "--state", "failed")
+        assert listed.stdout.split("\t")[:4] == ["1", "failed", "default", "tally.refuse"]
+        assert "no use" in pacs("job", "show", "1").stdout
+        assert '"jobs": 1' in pacs("job", "list", "--summary", "--json").stdout
+        assert pacs("job", "retry", "1").returncode == 0
+        assert pacs("job", "retry", "1").returncode == 1
+        assert pacs("job", "cancel", "1", "2").returncode == 0
+        assert pacs("job", "purge", "--older-than-s", "0").stdout == "2 jobs forgotten\n"
+        assert pacs("job", "list", "--json").stdout == "[]\n"
+        assert pacs("job", "show", "1").returncode == 1
