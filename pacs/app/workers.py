@@ -8,11 +8,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from config.load import Loaded
+from config.load import Loaded, variable
 from config.settings import Jobs
+from pacs.app import worker
 from pacs.app.archive import Archive, open_archive
 from pacs.app.home import initialize
 from pacs.core.errors import RecordsFailed
@@ -21,32 +24,58 @@ from pacs.jobs.crew import Crew
 
 _LOG = logging.getLogger("pacs.worker")
 _WATCH_EVERY_S = 0.25
+_LOOK_UP_S = 1.0
 _KILL_AFTER_S = 10.0  # beyond the drain's own time
 
 
-def crew_of(
-    archive: Archive,
-    processes: int,
-    queues: Sequence[str] = (),
-    environment: Mapping[str, str] | None = None,
-) -> Crew:
-    """Make the worker processes of an archive; ``watch`` starts them."""
-    command = [sys.executable, "-m", "pacs.app.worker", "--home", str(archive.home)]
-    if queues:
-        command += ["--queues", ",".join(queues)]
+@contextmanager
+def working(archive: Archive, processes: int, queues: Sequence[str] = ()) -> Iterator[Crew]:
+    """Run worker processes of an archive for the block; drain them at its end."""
+    settings = archive.settings.jobs
+    crew = Crew(
+        _command(archive, queues),
+        processes,
+        bury=partial(_bury, archive),
+        environment=_environment(archive),
+    )
+    ended = threading.Event()
+    # One thread begins them all and outlives them: the kernel ends them with it.
+    watching = threading.Thread(target=_watch, args=(crew, settings, ended), name="pacs-crew")
+    watching.start()
+    try:
+        yield crew
+    finally:
+        ended.set()
+        watching.join()
 
-    def bury(owner: str) -> None:
-        try:
-            archive.job_table.release(owner, Policy().max_crashes)
-        except RecordsFailed as error:  # then its leases expire
-            _LOG.error("release-failed: %s", error)
 
-    return Crew(command, processes, bury=bury, environment={**os.environ, **(environment or {})})
+def _watch(crew: Crew, settings: Jobs, ended: threading.Event) -> None:
+    try:
+        while not ended.is_set():
+            crew.watch()
+            ended.wait(_WATCH_EVERY_S)
+    finally:
+        crew.stop(settings.drain_timeout_s + _KILL_AFTER_S)
 
 
-def stop_crew(crew: Crew, settings: Jobs) -> None:
-    """Drain the worker processes; each ends by itself when its time is over."""
-    crew.stop(settings.drain_timeout_s + _KILL_AFTER_S)
+def _command(archive: Archive, queues: Sequence[str]) -> list[str]:
+    command = [sys.executable, "-P", "-m", worker.__name__, "--home", str(archive.home.absolute())]
+    return [*command, "--queues", ",".join(queues)] if queues else command
+
+
+def _environment(archive: Archive) -> dict[str, str]:
+    """Ours, with the places our modules come from, and what the command line changed of the settings."""
+    path = os.pathsep.join(str(Path(one).absolute()) for one in sys.path)
+    named = {variable("dicom", "ae_title"): archive.settings.dicom.ae_title}
+    return {**os.environ, "PYTHONPATH": path, **named}
+
+
+def _bury(archive: Archive, owner: str) -> None:
+    """Let others have at once what a dead worker held."""
+    try:
+        archive.job_table.release(owner, Policy().max_crashes)
+    except RecordsFailed as error:  # then its leases expire
+        _LOG.error("release-failed: %s", error)
 
 
 def run_workers(
@@ -57,12 +86,7 @@ def run_workers(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     initialize(home, loaded)
-    with open_archive(home, loaded) as archive:
-        crew = crew_of(archive, processes, queues)
-        try:
-            crew.watch()
-            ready()
-            while not stopping.wait(_WATCH_EVERY_S):
-                crew.watch()
-        finally:
-            stop_crew(crew, loaded.settings.jobs)
+    with open_archive(home, loaded) as archive, working(archive, processes, queues):
+        ready()
+        while not stopping.wait(_LOOK_UP_S):  # a signal is taken between two waits
+            pass

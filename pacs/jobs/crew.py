@@ -53,15 +53,6 @@ class Crew:
         self._environment = None if environment is None else dict(environment)
         self._places = [_Place() for _ in range(count)]
 
-    @property
-    def pids(self) -> list[int]:
-        """Processes that run now."""
-        return [
-            one.process.pid
-            for one in self._places
-            if one.process is not None and one.process.poll() is None
-        ]
-
     def watch(self) -> None:
         """Replace who has ended."""
         now = time.monotonic()
@@ -80,7 +71,7 @@ class Crew:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(ours,),
                 env=self._environment,
-                start_new_session=False,
+                start_new_session=True,  # Ctrl-C in our terminal is for us to pass on
             )
         finally:
             os.close(ours)

@@ -61,8 +61,9 @@ class Workers:
     @property
     def children(self) -> list[int]:
         """Processes that run jobs now, and no dead ones."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [one for one in map(int, path.read_text().split()) if alive(one)]
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        pids = [int(one) for path in threads for one in path.read_text().split()]
+        return [one for one in pids if alive(one)]
 
     def terminate(self) -> int:
         """SIGTERM; gives the exit code."""
@@ -209,11 +210,13 @@ def woken(address: str, tmp_path: Path, site: Path) -> None:
 def test_a_broker_that_is_away_delays_and_no_more(tmp_path: Path, site: Path) -> None:
     home = tmp_path / "home"
     settings = {"jobs__broker": f"redis://127.0.0.1:{free_port()}/0", "jobs__sweep_s": "0.5"}
-    with archive_of(home, "", **settings) as archive:
-        with working(home, site, "", 1, **settings) as workers:
-            ask(archive, [job("count", one) for one in range(50)], at_once=1)
-            until(lambda: effects(archive) == list(range(50)))
-            assert workers.terminate() == 0
+    with (
+        archive_of(home, "", **settings) as archive,
+        working(home, site, "", 1, **settings) as workers,
+    ):
+        ask(archive, [job("count", one) for one in range(50)], at_once=1)
+        until(lambda: effects(archive) == list(range(50)))
+        assert workers.terminate() == 0
 
 
 def test_a_schedule_fires_once_a_period_on_two_nodes(url: str, tmp_path: Path, site: Path) -> None:
