@@ -42,6 +42,7 @@ def flush(url: str) -> None:
 @contextmanager
 def rabbitmq(tool: Tool) -> Iterator[str]:
     """Run a RabbitMQ with a port mapper of its own; yield its URL."""
+    tool("rabbitmq-server")  # on the PATH it is a script that insists on the system's own folders
     port, mapper = free_port(), free_port()
     folder = Path(tempfile.mkdtemp(prefix="pacs-rabbitmq-"))
     as_user: list[str] = []

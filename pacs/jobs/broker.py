@@ -68,7 +68,7 @@ class Bell:
         self._pending: set[str] = set()  # at most one per queue
         self._sent: dict[str, float] = {}
         self._rung = threading.Event()
-        self._closed = False
+        self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def ring(self, queue: str) -> None:
@@ -82,20 +82,29 @@ class Bell:
 
     def close(self) -> None:
         """Stop sending; what is not sent is found by the sweep."""
-        self._closed = True
+        self._closing.set()
         self._rung.set()
         if self._thread is not None:
             self._thread.join(_CONNECT_S)
 
     def _send(self) -> None:
         pause_s = 0.0
-        while self._rung.wait() and not self._closed:
+        while self._rung.wait() and not self._closing.is_set():
             if self._all_sent():
                 pause_s = 0.0
                 self._wait_for_repeats()
             else:
                 pause_s = min(max(2 * pause_s, _SAME_QUEUE_AGAIN_S), _LONGEST_PAUSE_S)
-                time.sleep(pause_s)
+                self._closing.wait(pause_s)
+
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close connections, in the thread that they belong to."""
+        try:
+            self._broker.close()
+        except Exception as error:  # noqa: BLE001 - whatever its client raises, it is closed
+            _LOG.debug("broker-away: %s", type(error).__name__)
 
     def _wait_for_repeats(self) -> None:
         """Sleep until the next queue may be named again, or somebody rings."""
@@ -104,7 +113,7 @@ class Bell:
             if not waiting:
                 self._rung.clear()
         if waiting:
-            time.sleep(_SAME_QUEUE_AGAIN_S / 10)
+            self._closing.wait(_SAME_QUEUE_AGAIN_S / 10)
 
     def _all_sent(self) -> bool:
         now = time.monotonic()

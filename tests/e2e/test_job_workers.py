@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -189,16 +189,16 @@ def test_workers_end_with_their_parent_and_give_back(url: str, tmp_path: Path, s
         assert counted(archive) == {"waiting": 1}
 
 
+@pytest.mark.parametrize("broker", [brokers.redis, brokers.rabbitmq])
 def test_a_message_wakes_a_worker_long_before_its_sweep(
-    tmp_path: Path, site: Path, peer_tool: Tool
+    broker: Callable[[Tool], AbstractContextManager[str]],
+    tmp_path: Path,
+    site: Path,
+    peer_tool: Tool,
 ) -> None:
-    with brokers.redis(peer_tool) as address:
-        woken(address, tmp_path, site)
-
-
-def woken(address: str, tmp_path: Path, site: Path) -> None:
-    home, settings = tmp_path / "home", {"jobs__broker": address, "jobs__sweep_s": "3600"}
-    with archive_of(home, "", **settings) as archive:
+    home = tmp_path / "home"
+    settings = {"jobs__sweep_s": "3600"}
+    with broker(peer_tool) as settings["jobs__broker"], archive_of(home, "", **settings) as archive:
         ask(archive, [job("count", 1)])
         with working(home, site, "", 1, **settings) as workers:
             until(lambda: effects(archive) == [1])

@@ -263,3 +263,13 @@ def test_cron_is_read_as_cron_reads_it(cron: str, after: str, fires: str) -> Non
 def test_a_broken_cron_expression_is_refused(cron: str) -> None:
     with pytest.raises(SettingsInvalid):
         trigger(cron, UTC)
+
+
+def test_a_job_longer_than_its_lease_stays_with_its_worker(tmp_path: Path) -> None:
+    settings = {"jobs__lease_s": "4", "jobs__purge_deletions_cron": ""}
+    with opened(tmp_path, extensions=(TALLY,), **settings) as archive:
+        ask(archive, job("stubborn", wait_s=7))
+        with hands(archive, owner="other"), hands(archive) as worker:
+            worker.work(threading.Event())
+        (row,) = archive.jobs.list(ADMIN, kind="tally.stubborn")
+        assert (row.state, row.attempts, row.crashes) == (JobState.DONE, 1, 0)
