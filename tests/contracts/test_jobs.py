@@ -123,19 +123,27 @@ def test_a_unique_key_holds_while_it_waits(
 
 
 def test_one_that_waits_is_not_begun_before_its_further_cause_is_committed(
-    table: JobTable, database: Database
+    postgres_url: str, tmp_path: Path
 ) -> None:
-    if database.dialect == "sqlite":
-        pytest.skip("SQLite has one writer")
+    """On SQLite there is one writer anyway."""
+    database = Database(DatabaseSettings(url=postgres_url), tmp_path)
+    database.migrate()
+    table = JobTable(database, "first")
     ask(database, asked("x", unique_key="once"))
     found: list[Claim | None] = []
+
+    def claim() -> None:
+        with database.connection():
+            found.append(table.claim("default", "other", LEASE_S))
+
     with DatabaseRecords(database, "first").transaction() as unit:
         unit.enqueue(asked("x", unique_key="once"))
-        other = threading.Thread(target=lambda: found.append(table.claim("default", "o", LEASE_S)))
+        other = threading.Thread(target=claim)
         other.start()
         other.join(30)
     assert found == [None]
     assert claimed(table).payload == "x"
+    database.close()
 
 
 def test_who_lost_the_lease_changes_nothing(

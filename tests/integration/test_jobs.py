@@ -13,6 +13,7 @@ import pytest
 from pacs.app.archive import Archive, open_archive
 from pacs.app.extension import Attached, Extension
 from pacs.app.worker import kinds_of, schedules_of
+from pacs.core.attributes import Level
 from pacs.core.errors import SettingsInvalid
 from pacs.core.records import Job
 from pacs.core.work import JobRow, JobState
@@ -21,7 +22,7 @@ from pacs.jobs.kinds import JobKind
 from pacs.jobs.schedules import Scheduler, latest, trigger
 from pacs.jobs.worker import Worker
 from storage.database.tables import Kind
-from tests.keeping import ADMIN, loaded_for, opened, tables
+from tests.keeping import ADMIN, data_set, keep, loaded_for, opened, tables
 from tests.tally import TALLY, effects, job
 
 BOUND_S = 60.0
@@ -273,3 +274,20 @@ def test_a_job_longer_than_its_lease_stays_with_its_worker(tmp_path: Path) -> No
             worker.work(threading.Event())
         (row,) = archive.jobs.list(ADMIN, kind="tally.stubborn")
         assert (row.state, row.attempts, row.crashes) == (JobState.DONE, 1, 0)
+
+
+def test_files_of_due_deletions_are_removed_by_schedule(url: str, tmp_path: Path) -> None:
+    with opened(tmp_path, url, storage__deletion_delay_s="0") as archive:
+        keep(archive, data_set("1.1", "1.1.1", "1.1.1.1"))
+        archive.deletions.delete(ADMIN, Level.STUDY, "1.1", reason="r")
+        assert list((tmp_path / "store").rglob("*.dcm"))
+        archive.job_table.last_period("delete.purge")
+        with archive.database.transaction():
+            archive.database.write(
+                "UPDATE job_schedule SET last_period_utc = '2026-01-01T00:00:00.000000Z'"
+            )
+        Scheduler(archive.job_table, schedules_of(archive), "UTC").tick()
+        worked(archive)
+        (row,) = archive.jobs.list(ADMIN, kind="delete.purge")
+        assert (row.state, row.result) == (JobState.DONE, "1")
+        assert not list((tmp_path / "store").rglob("*.dcm"))
