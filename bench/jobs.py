@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def main() -> int:
     """Measure with 1, 2, 4 and 8 processes."""
     parser = argparse.ArgumentParser(prog="python -m bench.jobs", description=__doc__)
     parser.add_argument("--jobs", type=int, default=2_000)
-    parser.add_argument("--waiting", type=int, default=0, help="further rows that wait elsewhere")
+    parser.add_argument(
+        "--waiting", type=int, default=0, help="further rows that wait, half of them not yet due"
+    )
     parser.add_argument("--url", default="", help="an empty PostgreSQL database")
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp"))
     options = parser.parse_args()
@@ -61,8 +64,17 @@ def measured(home: Path, options: argparse.Namespace, processes: int) -> tuple[f
     database.migrate()
     with DatabaseRecords(database, "first").transaction() as unit:
         for number in range(options.jobs + options.waiting):
-            queue = "default" if number < options.jobs else "elsewhere"
-            unit.enqueue(Job(kind="bench", payload="{}", queue=queue))
+            mine = number >= options.waiting
+            queue = "default" if mine or number % 2 else "elsewhere"
+            later = None if mine else datetime.now(UTC) + timedelta(days=1)
+            unit.enqueue(
+                Job(
+                    kind="bench",
+                    payload="{}",
+                    queue=queue,
+                    not_before_utc=later if queue == "default" else None,
+                )
+            )
     context = get_context("spawn")
     begin = context.Event()
     children = [

@@ -35,7 +35,7 @@ def connect(url: str) -> "dramatiq.Broker":
         ) from error
     # No time limit, no retries: the row has its own.
     middleware: list[Middleware] = [AgeLimit(max_age=_OLD_MS)]
-    scheme = url.partition("://")[0]
+    scheme = url.partition("://")[0] if "://" in url else ""
     if scheme in ("redis", "rediss"):
         from dramatiq.brokers.redis import RedisBroker
 

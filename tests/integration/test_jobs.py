@@ -17,6 +17,7 @@ from pacs.core.attributes import Level
 from pacs.core.errors import SettingsInvalid
 from pacs.core.records import Job
 from pacs.core.work import JobRow, JobState
+from pacs.jobs.broker import connect
 from pacs.jobs.keeper import Keeper
 from pacs.jobs.kinds import JobKind
 from pacs.jobs.schedules import Scheduler, latest, trigger
@@ -291,3 +292,9 @@ def test_files_of_due_deletions_are_removed_by_schedule(url: str, tmp_path: Path
         (row,) = archive.jobs.list(ADMIN, kind="delete.purge")
         assert (row.state, row.result) == (JobState.DONE, "1")
         assert not list((tmp_path / "store").rglob("*.dcm"))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "memcached://127.0.0.1", "redis"])
+def test_an_unknown_broker_is_refused(url: str) -> None:
+    with pytest.raises(SettingsInvalid, match=r"jobs\.broker"):
+        connect(url)
