@@ -17,7 +17,7 @@ from pacs.core.conditions import Under
 from pacs.core.errors import TooManyMatches
 from pacs.core.identifiers import AETitle
 from pacs.core.ports import FindIndex
-from pacs.services.find.answers import answer
+from pacs.services.find.answers import Answers
 from pacs.services.find.entities import Entity, HeaderReader
 from pacs.services.find.identifiers import Key, Query, Question, Source, parse
 from pacs.services.find.narrowing import ADJUSTED_PAIRS, Narrowed, narrow
@@ -63,12 +63,10 @@ class Find:
         return self._answers(run, run.chosen())
 
     def _answers(self, run: "_Run", rows: Sequence[int]) -> Iterator[Answer]:
-        keys = _return_keys(run.query)
+        answers = Answers(run.query, _return_keys(run.query), self._ae_title)
+        all_keys_supported = run.query.all_keys_supported
         for entity in run.matching(rows):
-            yield Answer(
-                identifier=answer(run.query, entity, keys, self._ae_title),
-                all_keys_supported=run.query.all_keys_supported,
-            )
+            yield Answer(identifier=answers.of(entity), all_keys_supported=all_keys_supported)
 
 
 class _Run:
