@@ -32,6 +32,9 @@ LOGGER = logging.getLogger("pacs.association")
 MAX_FRAGMENT_BYTES: Final = 131_072
 """Largest P-DATA built, whatever a peer allows: its Maximum Length may be unlimited (0)."""
 LAST_MESSAGE_ID: Final = 0xFFFF
+LOOKED_CALLS: Final = 8
+LOOKED_S: Final = 0.001
+"""So often, or so late, ``is_cancelled`` looks again: a look costs as much as a small response."""
 READS_AT_ONCE: Final = 16
 """How often ``look`` reads at most while there is something to read."""
 
@@ -58,6 +61,7 @@ class Exchange:
         self._responses: deque[Arrived] = deque()
         self._cancelled: dict[int, bool] = {}
         self._serving: int | None = None
+        self._unlooked_calls, self._looked_s = 0, 0.0
         self._message_id = first_message_id - 1
         self._thread = threading.get_ident()
         self._posts: deque[tuple[Message, bool]] = deque()
@@ -121,6 +125,7 @@ class Exchange:
             return None
         arrived = self._inbox.popleft()
         self._serving = arrived.message_id
+        self._looked_s = 0.0
         return arrived
 
     def finished(self) -> None:
@@ -152,9 +157,15 @@ class Exchange:
             self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
 
     def is_cancelled(self, message_id: int) -> bool:
-        """Look whether a C-CANCEL came, or nobody is there any more who waits for the answer."""
+        """Tell whether a C-CANCEL came, or nobody is there any more who waits for the answer.
+
+        Asked again and again within a moment, it looks at every eighth call only.
+        """
+        self._unlooked_calls += 1
+        late = time.monotonic() - self._looked_s > LOOKED_S
         try:
-            self.look()
+            if late or self._unlooked_calls >= LOOKED_CALLS:
+                self.look()
         except PeerUnreachable:
             return True
         return self._cancelled.get(message_id, False)
@@ -164,6 +175,7 @@ class Exchange:
 
         Raises ``PeerUnreachable`` when the association has ended.
         """
+        self._unlooked_calls, self._looked_s = 0, time.monotonic()
         for _ in range(READS_AT_ONCE):
             if not self.upper_layer.receive(0):
                 break

@@ -69,9 +69,33 @@ def encode_identifier(data_set: Dataset, transfer_syntax: str) -> bytes:
 
 
 _SHORT_VRS: Final = frozenset(
-    ("AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US").split()
+    [
+        "AE",
+        "AS",
+        "AT",
+        "CS",
+        "DA",
+        "DS",
+        "DT",
+        "FD",
+        "FL",
+        "IS",
+        "LO",
+        "LT",
+        "PN",
+        "SH",
+        "SL",
+        "SS",
+        "ST",
+        "TM",
+        "UI",
+        "UL",
+        "US",
+    ]
 )
-_LONG_VRS: Final = frozenset(("OB OD OF OL OV OW SQ SV UC UN UR UT UV").split())
+_LONG_VRS: Final = frozenset(
+    ["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"]
+)
 """By the form of their headers, PS3.5 Tables 7.1-1 and 7.1-2."""
 _FLAT_VRS: Final = _SHORT_VRS | {"UC", "UR", "UT"}
 """Values that are the same bytes in every little endian syntax. A sequence's hold headers."""

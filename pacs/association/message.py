@@ -121,6 +121,8 @@ class Response:
     ``comment`` is Error Comment (0000,0902), ``offending_elements`` the tags
     of (0000,0901). The four counters are those of C-MOVE and C-GET; ``None``
     leaves one out. ``fields`` adds further command elements by keyword.
+    ``more_at_once`` says of a match, which has nothing but a status and an
+    identifier, that another response is at hand: it may leave with that one.
     """
 
     status: int
@@ -132,6 +134,7 @@ class Response:
     failed: int | None = None
     warning: int | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
+    more_at_once: bool = False
 
 
 class Services(Protocol):

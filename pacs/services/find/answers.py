@@ -80,7 +80,7 @@ class Answers:
             slots[tag] = (base_tag(tag), vr, None, raw_element(tag, vr, value or b""))
         return [slots[tag] for tag in sorted(slots)]
 
-    def _plain_elements(self, entity: Entity) -> dict[BaseTag, RawDataElement] | None:
+    def _plain_elements(self, entity: Entity) -> dict[BaseTag, DataElement | RawDataElement] | None:
         """Make all elements, in order of their tags; ``None`` where one is not plain."""
         texts = ["" if key is None else entity.text(key) for _, _, key, _ in self._slots]
         encoding, charset = self._encoding, None
@@ -90,7 +90,7 @@ class Answers:
             charset = raw_element(SPECIFIC_CHARACTER_SET, "CS", _ascii_value(sets))
         if encoding is None:
             return None
-        elements: dict[BaseTag, RawDataElement] = {}
+        elements: dict[BaseTag, DataElement | RawDataElement] = {}
         for (tag, vr, _, fixed), text in zip(self._slots, texts, strict=True):
             if fixed is not None:
                 elements[tag] = charset if charset and tag == SPECIFIC_CHARACTER_SET else fixed

@@ -30,7 +30,9 @@ _DECIMAL_STRING = re.compile(r"[+-]?[0-9]{1,8}(\.[0-9]{1,7})?\Z")
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 _SMALL_NUMBER = re.compile(r"[0-9]{1,5}\Z")
 _LARGEST_US: Final = 0xFFFF
-_STATELESS: Final = re.compile(r"(UTF8|iso8859(_[2-4])?|latin_1|iso_ir_1(26|27|38|44|48|66)|GB18030)\Z")
+_STATELESS: Final = re.compile(
+    r"(UTF8|iso8859(_[2-4])?|latin_1|iso_ir_1(26|27|38|44|48|66)|GB18030)\Z"
+)
 """Encodings in which each character has its bytes, whatever stands before it, and ASCII is itself."""
 
 Writer = Callable[[str, str], bytes | None]
@@ -42,7 +44,7 @@ def encoding_of(character_sets: tuple[str, ...], *, only_ascii: bool = False) ->
     With code extensions (PS3.5 Section 6.1.2.5) ASCII is written in the first.
     """
     encodings = [python_encoding.get(one, "") for one in character_sets]
-    if not all(encodings) or len(encodings) != 1 and not (only_ascii and encodings):
+    if not all(encodings) or (len(encodings) != 1 and not (only_ascii and encodings)):
         return None
     return encodings[0] if _STATELESS.match(encodings[0]) else None
 

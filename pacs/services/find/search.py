@@ -25,10 +25,14 @@ from pacs.services.find.narrowing import ADJUSTED_PAIRS, Narrowed, narrow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One match. ``all_keys_supported`` is the same for all answers to a question."""
+    """One match. ``all_keys_supported`` is the same for all answers to a question.
+
+    ``more_at_once``: there is more to say, and nothing is left to be read for it.
+    """
 
     identifier: Dataset = field(repr=False)
     all_keys_supported: bool
+    more_at_once: bool = False
 
 
 def _never() -> bool:
@@ -66,7 +70,11 @@ class Find:
         answers = Answers(run.query, _return_keys(run.query), self._ae_title)
         all_keys_supported = run.query.all_keys_supported
         for entity in run.matching(rows):
-            yield Answer(identifier=answers.of(entity), all_keys_supported=all_keys_supported)
+            yield Answer(
+                identifier=answers.of(entity),
+                all_keys_supported=all_keys_supported,
+                more_at_once=entity.more_at_once,
+            )
 
 
 class _Run:
@@ -89,6 +97,9 @@ class _Run:
         self._narrowed: Narrowed = narrow(query)
         self._here = query.here
         self._below = query.below
+        # Where the index decides, all rows of a page match; headers are files that must be read.
+        from_rows = all(one.source is not Source.HEADER for one in query.keys)
+        self._at_once = self._narrowed.exact and from_rows and query.offset_minutes is None
         self.query = query
 
     def chosen(self) -> Sequence[int]:
@@ -134,8 +145,13 @@ class _Run:
             if self._cancelled():
                 return
             page = rows[start : start + self._settings.page_rows]
+            is_last = start + len(page) == len(rows)
+            left = len(page) + is_last  # after the last row comes the end
             for found in self._index.rows(query.level, page, wanted, self._visibility):
-                yield Entity(found, query, self._read_header)
+                left -= 1
+                yield Entity(
+                    found, query, self._read_header, more_at_once=self._at_once and left > 0
+                )
 
     def _matches_below(self, entity: Entity) -> bool:
         """Relational: look for one entity below that matches all keys below together."""
