@@ -111,7 +111,7 @@ def _as_it_lies(data_set: Dataset, *, implicit: bool) -> bytes | None:
     for element in data_set.values():
         if not isinstance(element, RawDataElement):
             return None
-        tag, vr, _, value = element[:4]
+        tag, vr, value = int(element.tag), element.VR, element.value
         if tag <= last or not tag & 0xFFFF or value is None or not element.is_little_endian:
             return None
         head, length = _head(tag, vr or "", implicit=implicit)
@@ -121,7 +121,7 @@ def _as_it_lies(data_set: Dataset, *, implicit: bool) -> bytes | None:
         if length is _UINT16 and size > _LARGEST_SHORT:
             return None
         pieces += (head, length.pack(size), value)
-        last = int(tag)
+        last = tag
     return b"".join(pieces)
 
 

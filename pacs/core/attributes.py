@@ -22,10 +22,9 @@ class Level(enum.Enum):
     SERIES = "SERIES"
     IMAGE = "IMAGE"
 
-    @property
-    def depth(self) -> int:
+    def __init__(self, _: str) -> None:
+        self.depth = len(type(self).__members__)
         """0 for PATIENT to 3 for IMAGE."""
-        return list(Level).index(self)
 
 
 @dataclass(frozen=True, slots=True)
