@@ -68,6 +68,12 @@ class Association(Section, frozen=True, kw_only=True):
     max_identifier_bytes: Annotated[
         Count, Meta(description="Largest identifier or attribute list accepted with a request")
     ] = 1_048_576
+    max_identifier_elements: Annotated[
+        Count,
+        Meta(
+            description="Elements and sequence items accepted in such a list; they cost far more than their bytes"
+        ),
+    ] = 65_536
     max_queued_messages: Annotated[
         Count, Meta(description="Requests waiting on one association before it is aborted")
     ] = 16
@@ -152,6 +158,12 @@ class Query(Section, frozen=True, kw_only=True):
     ] = 1_000_000
     page_rows: Annotated[Count, Meta(description="Rows fetched at a time")] = 500
     max_uids: Annotated[Count, Meta(description="UIDs accepted in one list")] = 10_000
+    max_elements: Annotated[
+        Count,
+        Meta(
+            description="Elements and sequence items accepted in a question, of C-MOVE and C-GET too; more are refused with 0xA700 or 0xA701"
+        ),
+    ] = 2_000
 
 
 class Retrieve(Section, frozen=True, kw_only=True):

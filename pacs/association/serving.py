@@ -12,6 +12,7 @@ from typing import Final, cast
 
 from pacs.association.admission import Host
 from pacs.association.commands import fields_of, operation_of, text
+from pacs.association.elements import TooManyElements
 from pacs.association.exchange import Exchange
 from pacs.association.identifiers import decode_identifier
 from pacs.association.intake import Arrived
@@ -33,6 +34,13 @@ UNRECOGNIZED_OPERATION: Final = 0x0211
 """PS3.7 Annex C."""
 UNABLE_TO_PROCESS: Final = 0xC001
 """In the range that PS3.4 gives to every C- operation for what cannot be processed."""
+RESOURCE_LIMITATION: Final = 0x0213
+"""PS3.7 Annex C, for N- operations."""
+OUT_OF_RESOURCES: Final = {  # PS3.4 Tables C.4-1 to C.4-3
+    Operation.C_FIND: 0xA700,
+    Operation.C_MOVE: 0xA701,
+    Operation.C_GET: 0xA701,
+}
 
 
 class RequestServer:
@@ -54,6 +62,8 @@ class RequestServer:
         self._caller = caller
         self._called_ae_title = called_ae_title
         self._identifier_bytes = host.settings.association.max_identifier_bytes
+        self._most_elements = host.settings.association.max_identifier_elements
+        self._most_asked = host.settings.query.max_elements
         self._audit = host.audit
 
     def serve(self, arrived: Arrived) -> None:
@@ -78,7 +88,11 @@ class RequestServer:
         try:
             yield from self._door(self._request(arrived))
         except InstanceUnreadable as failure:
-            answer = Response(status=PROCESSING_FAILURE, comment=failure.peer_comment)
+            status = PROCESSING_FAILURE
+            if isinstance(failure, TooManyElements):
+                operation = cast(Operation, operation_of(arrived.command))
+                status = OUT_OF_RESOURCES.get(operation, RESOURCE_LIMITATION)
+            answer = Response(status=status, comment=failure.peer_comment)
             yield self._refused(arrived, answer)
         except PeerUnreachable:
             raise
@@ -106,7 +120,12 @@ class RequestServer:
         identifier = None
         if arrived.data:
             identifier = decode_identifier(
-                arrived.data, context.transfer_syntax, most_bytes=self._identifier_bytes
+                arrived.data,
+                context.transfer_syntax,
+                most_bytes=self._identifier_bytes,
+                most_elements=self._most_asked
+                if operation in OUT_OF_RESOURCES
+                else self._most_elements,
             )
         return Request(
             operation=operation,

@@ -83,7 +83,7 @@ def simple_text(data_set: Dataset, tag: int) -> str | None:
     ``None`` where pydicom must be asked. Most keys have no value at all, and
     making pydicom's element took half the time a question needed to be read.
     """
-    raw: object = data_set.get_item(BaseTag(tag))
+    raw: object = data_set.get_item(BaseTag(tag), keep_deferred=True)
     if not isinstance(raw, RawDataElement) or raw.VR not in _SIMPLE_VRS:
         return None
     value = raw.value or b""
