@@ -166,12 +166,13 @@ class DatabaseFindIndex:
         names: tuple[str, ...],
         numbers: tuple[int, ...],
     ) -> None:
+        """Numbers of one entity are added up, its texts listed."""
         marks = ", ".join("?" * len(numbers))
         for number, *values in self._database.execute(sql.format(marks=marks), numbers):
             entry = made.setdefault(number, {})
             for name, value in zip(names, values, strict=True):
                 if value is not None and not isinstance(value, str):
-                    entry[name] = str(int(value))
+                    entry[name] = str(int(entry.get(name, 0)) + int(value))
                 elif value:
                     entry[name] = f"{entry[name]}\\{value}" if name in entry else value
 
@@ -207,14 +208,10 @@ _RELATED: dict[Level, tuple[tuple[str, tuple[str, ...]], ...]] = {
     ),
     Level.STUDY: (
         (
-            "SELECT study_row, COUNT(*), SUM(instance_count) FROM series "
-            "WHERE study_row IN ({marks}) AND instance_count > 0 GROUP BY study_row",
-            ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),
-        ),
-        (
-            "SELECT DISTINCT study_row, modality FROM series "
-            "WHERE study_row IN ({marks}) AND instance_count > 0 ORDER BY study_row, modality",
-            ("ModalitiesInStudy",),
+            "SELECT study_row, COUNT(*), SUM(instance_count), modality FROM series "
+            "WHERE study_row IN ({marks}) AND instance_count > 0 "
+            "GROUP BY study_row, modality ORDER BY study_row, modality",
+            ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "ModalitiesInStudy"),
         ),
         (
             "SELECT DISTINCT series.study_row, instance.sop_class_uid FROM series "

@@ -7,6 +7,7 @@ first answer: a question is answered in full or refused.
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from pydicom.dataset import Dataset
 
@@ -21,6 +22,9 @@ from pacs.services.find.answers import Answers
 from pacs.services.find.entities import Entity, HeaderReader
 from pacs.services.find.identifiers import Key, Query, Question, Source, parse
 from pacs.services.find.narrowing import ADJUSTED_PAIRS, Narrowed, narrow
+
+FIRST_PAGE_ROWS: Final = 32
+"""The first answers shall not wait for many rows; each page is four times the one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,17 +145,17 @@ class _Run:
     def _entities(
         self, query: Query, rows: Sequence[int], wanted: frozenset[str]
     ) -> Iterator[Entity]:
-        for start in range(0, len(rows), self._settings.page_rows):
+        start, size = 0, min(FIRST_PAGE_ROWS, self._settings.page_rows)
+        while start < len(rows):
             if self._cancelled():
                 return
-            page = rows[start : start + self._settings.page_rows]
-            is_last = start + len(page) == len(rows)
-            left = len(page) + is_last  # after the last row comes the end
+            page = rows[start : start + size]
+            start, size = start + size, min(4 * size, self._settings.page_rows)
+            left = len(page) + (start >= len(rows))  # after the last row comes the end
             for found in self._index.rows(query.level, page, wanted, self._visibility):
                 left -= 1
-                yield Entity(
-                    found, query, self._read_header, more_at_once=self._at_once and left > 0
-                )
+                at_once = self._at_once and left > 0
+                yield Entity(found, query, self._read_header, more_at_once=at_once)
 
     def _matches_below(self, entity: Entity) -> bool:
         """Relational: look for one entity below that matches all keys below together."""
