@@ -67,9 +67,10 @@ class Archive:
         rows: list[dict[str, Any]] = json.loads(self.pacs(*arguments, "--json"))
         return rows
 
-    def add_peer(self, ae_title: str, port: int) -> None:
+    def add_peer(self, ae_title: str, port: int, *, associations: int = 1) -> None:
         """Name a move destination; wait until the running server knows it."""
-        self.pacs("peer", "add", ae_title, "127.0.0.1", str(port))
+        many = ("--associations", str(associations))
+        self.pacs("peer", "add", ae_title, "127.0.0.1", str(port), *many)
         time.sleep(1.1)  # documented: a change holds within a second
 
     def kept(self) -> list[Path]:

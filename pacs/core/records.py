@@ -102,11 +102,15 @@ class StoreOutcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A device known by AE title, as the admin entered it."""
+    """A device known by AE title, as the admin entered it.
+
+    ``associations`` is how many it takes from one C-MOVE at once.
+    """
 
     ae_title: AETitle
     host: str
     port: int
+    associations: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,10 +212,15 @@ class Originator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Counters of a retrieve, PS3.4 Section C.4.2.1.6 to C.4.2.1.9."""
+    """Counters of a retrieve, PS3.4 Section C.4.2.1.6 to C.4.2.1.9.
+
+    ``over`` says that no further one follows; only that one names what failed.
+    Where some sub-operations remain in it, the retrieve was cancelled.
+    """
 
     remaining: int
     completed: int
     failed: int
     warning: int
     failed_sop_instance_uids: tuple[str, ...] = ()
+    over: bool = False
