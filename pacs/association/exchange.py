@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from config.settings import Association
@@ -66,6 +66,9 @@ class Exchange:
         self._thread = threading.get_ident()
         self._posts: deque[tuple[Message, bool]] = deque()
         self._awaited: tuple[int, float] | None = None
+        self._held: list[Piece] = []
+        self.more_is_ready = False
+        """Set by who sends C-STOREs while the next is about to go out; ``send_along`` waits for it."""
         largest = min(peer_max_bytes or MAX_FRAGMENT_BYTES, MAX_FRAGMENT_BYTES) - PDV_OVERHEAD_BYTES
         self.fragment_bytes = largest - largest % 2  # PS3.8 Section E.1: of even length
         upper_layer.user = self
@@ -135,10 +138,14 @@ class Exchange:
             self._serving = None
         self.upper_layer.restart_timer()
 
-    def next_response(self) -> Arrived:
-        """Wait for a response. Raises ``PeerUnreachable``; the association is aborted then."""
+    def next_response(self, asked_s: float) -> Arrived:
+        """Wait for the response to what was asked at ``asked_s`` of the monotonic clock.
+
+        The wait has one end, whatever else the peer sends meanwhile. Raises
+        ``PeerUnreachable``; the association is aborted then.
+        """
         while not self._responses:
-            self._wait()
+            self._wait(asked_s)
         return self._responses.popleft()
 
     def next_message(self) -> Arrived:
@@ -151,10 +158,25 @@ class Exchange:
         self._cancelled.pop(arrived.message_id, None)
         return arrived
 
-    def _wait(self) -> None:
+    def _wait(self, asked_s: float | None = None) -> None:
         self.upper_layer.require()
-        if not self.upper_layer.receive(self._response_timeout_s):
-            self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
+        if self._held:
+            self.upper_layer.send(self._released())
+        rest_s = self._response_timeout_s
+        if asked_s is not None:
+            rest_s = max(0.0, asked_s + rest_s - time.monotonic())
+        if rest_s and self.upper_layer.receive(rest_s):
+            return
+        if not rest_s and self._arrived_meanwhile():
+            return
+        self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
+
+    def _arrived_meanwhile(self) -> bool:
+        """Read what came before the time was over, while we did something else."""
+        for _ in range(READS_AT_ONCE):
+            if self._responses or not self.upper_layer.receive(0):
+                break
+        return bool(self._responses)
 
     def is_cancelled(self, message_id: int) -> bool:
         """Tell whether a C-CANCEL came, or nobody is there any more who waits for the answer.
@@ -202,7 +224,26 @@ class Exchange:
         pieces = self.fragments(context_id, COMMAND, command)
         if data:
             pieces += self.fragments(context_id, 0, data)
-        self.upper_layer.send(pieces)
+        self.send_pieces(pieces)
+
+    def send_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send P-DATA-TFs behind what was held for them. Raises ``PeerUnreachable``."""
+        self.upper_layer.send([*self._released(), *pieces] if self._held else pieces)
+
+    def send_along(self, pieces: list[Piece]) -> None:
+        """Send messages that may travel with the C-STORE about to follow it: one write, one wake-up.
+
+        At once where nothing is about to follow. Nobody waits for anything
+        before it is out. Raises ``PeerUnreachable``.
+        """
+        if self.more_is_ready and not self._held:
+            self._held = pieces
+        else:
+            self.send_pieces(pieces)
+
+    def _released(self) -> list[Piece]:
+        held, self._held = self._held, []
+        return held
 
     def fragments(self, context_id: int, kind: int, value: bytes) -> list[Piece]:
         """Cut a command set or a Data Set into P-DATA-TFs. Raises ``PeerUnreachable``."""

@@ -93,6 +93,7 @@ def associate(
             if not requested.in_the_middle:
                 _release(upper_layer)
         finally:
+            requested.close()
             exchange.close()
     finally:
         upper_layer.abort()

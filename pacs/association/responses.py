@@ -54,14 +54,18 @@ class Responses:
         self._bytes += len(data)
         full = self._count >= GATHERED_RESPONSES or self._bytes >= GATHERED_BYTES
         if full or not response.more_at_once:
-            self._flush(look=response.status in PENDING)
+            self._flush(pending=response.status in PENDING)
 
-    def _flush(self, *, look: bool) -> None:
+    def _flush(self, *, pending: bool) -> None:
         waiting, self._waiting = self._waiting, []
+        bare = self._bytes == 0
         self._count = self._bytes = 0
-        if look:
+        if pending:
             self._exchange.look()
-        self._exchange.upper_layer.send(waiting)
+        if pending and bare:  # a C-GET's: its next C-STORE goes the same way
+            self._exchange.send_along(waiting)
+        else:
+            self._exchange.send_pieces(waiting)
 
     def _encoded(self, response: Response) -> tuple[bytes, bytes]:
         """Encode; the command of a match is the same for all of them."""

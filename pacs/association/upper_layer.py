@@ -31,6 +31,7 @@ LOGGER = logging.getLogger("pacs.association")
 RECEIVE_BYTES: Final = 262_144
 PIECES_AT_ONCE: Final = 1_000
 """A gather-write or scatter-read takes 1,024 at most (IOV_MAX)."""
+LEAST_BYTES_PER_S: Final = 4_096  # who reads more slowly than a modem holds a thread for nothing
 CLOSED, AWAITING_REQUEST, DECIDING = "Sta1", "Sta2", "Sta3"
 AWAITING_ANSWER, ESTABLISHED, ENDING = "Sta5", "Sta6", "Sta13"
 PEER_RELEASES: Final = frozenset({"Sta8", "Sta9", "Sta12"})
@@ -183,7 +184,7 @@ class UpperLayer:
 
     def _write(self, pieces: Iterable[Piece]) -> None:
         """Write everything; reads while the peer takes nothing, so that neither waits for the other."""
-        stuck_s = None
+        stuck_s = late_s = None
         waiting = deque(pieces)
         self._within_send = True
         while waiting:
@@ -191,7 +192,8 @@ class UpperLayer:
                 sent = self._socket.sendmsg(islice(waiting, PIECES_AT_ONCE))
             except BlockingIOError:
                 stuck_s = stuck_s or time.monotonic() + self._silence_s
-                self._await_room(stuck_s)
+                late_s = late_s or stuck_s + sum(map(len, waiting)) / LEAST_BYTES_PER_S
+                self._await_room(min(stuck_s, late_s))
                 continue
             except OSError:
                 self._do("Evt17")

@@ -185,13 +185,17 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """One Data Set ready to travel: ``path`` from ``offset`` to its end, in that syntax."""
+    """One Data Set ready to travel: ``path`` from ``offset`` to its end, in that syntax.
+
+    ``size_bytes`` is the length the whole file must have, where it is known.
+    """
 
     sop_class_uid: SOPClassUID
     sop_instance_uid: SOPInstanceUID
     transfer_syntax_uid: TransferSyntaxUID
     path: str
     offset: int
+    size_bytes: int | None = None
 
 
 class SendOutcome(enum.Enum):
