@@ -35,7 +35,8 @@ and so are our own. One operation at a time is served on an association; a C-CAN
 """
 
 ACCEPTANCE: Final = """
-Associations initiated: one for each C-MOVE, further ones where a selection needs more than 128 presentation contexts.
+Associations initiated: one for each C-MOVE, or as many at once as were entered with the peer (1 to 16); further ones where
+a selection needs more than 128 presentation contexts.
 Each SOP Class is proposed with its stored transfer syntaxes, Explicit and Implicit VR Little Endian, each in a context of
 its own. A C-STORE sub-operation carries Move Originator Application Entity Title and Message ID.
 
