@@ -47,13 +47,19 @@ class Dicom(Section, frozen=True, kw_only=True):
 class Association(Section, frozen=True, kw_only=True):
     """Bounds of the association layer."""
 
-    max_associations: Annotated[Count, Meta(description="Associations served at once")] = 100
+    max_associations: Annotated[
+        Count, Meta(description="Associations served at once, by all listeners together")
+    ] = 100
     max_associations_per_host: Annotated[
         Count, Meta(description="Associations served at once from one address")
     ] = 50
     max_connections: Annotated[
-        Count, Meta(description="Open TCP connections, those not yet associated included")
+        Annotated[int, Meta(ge=1, le=65_536)],
+        Meta(description="Open TCP connections, those not yet associated included"),
     ] = 300
+    max_unassociated_per_host: Annotated[
+        Count, Meta(description="Open TCP connections from one address that have not associated")
+    ] = 100
     max_pdu_bytes: Annotated[
         Annotated[int, Meta(ge=4_096, le=16_777_216)],
         Meta(description="Largest P-DATA-TF PDU we ask for and accept"),
@@ -94,6 +100,15 @@ class Association(Section, frozen=True, kw_only=True):
     ] = 20.0
 
 
+class Serve(Section, frozen=True, kw_only=True):
+    """The processes of the server."""
+
+    listeners: Annotated[
+        Annotated[int, Meta(ge=0, le=255)],
+        Meta(description="Processes that hold associations; 0 for one per core"),
+    ] = 0
+
+
 class Storage(Section, frozen=True, kw_only=True):
     """Where instances are kept."""
 
@@ -124,7 +139,12 @@ class Database(Section, frozen=True, kw_only=True):
             description="Empty for SQLite in home; postgresql://user:password@host:port/name otherwise"
         ),
     ] = ""
-    max_connections: Annotated[Count, Meta(description="Pooled connections of one process")] = 32
+    max_connections: Annotated[
+        Count,
+        Meta(
+            description="Pooled connections of the server, shared among its listeners; at least 4 each"
+        ),
+    ] = 32
     timeout_s: Annotated[
         Seconds, Meta(description="Wait for a pooled connection or for a lock")
     ] = 30.0
@@ -213,6 +233,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     dicom: Dicom = field(default_factory=Dicom)
     association: Association = field(default_factory=Association)
+    serve: Serve = field(default_factory=Serve)
     storage: Storage = field(default_factory=Storage)
     database: Database = field(default_factory=Database)
     parsing: Parsing = field(default_factory=Parsing)

@@ -79,7 +79,8 @@ class Archive:
 
     def arriving(self) -> list[Path]:
         """List what is being received, or was left there."""
-        return sorted((self.home / "store" / "incoming").iterdir())
+        common = self.home / "store" / "incoming"
+        return sorted(one for one in common.rglob("*") if not one.is_dir())
 
     def resident_kib(self) -> int:
         """Tell the server's largest resident set so far."""

@@ -90,15 +90,18 @@ def open_archive(
     *,
     gate: Gate | None = None,
     extensions: Sequence[Extension] | None = None,
+    receiver: str = "",
 ) -> Iterator[Archive]:
     """Open the archive of a home that ``initialize`` has made. Raises ``NotInitialized``.
 
-    ``extensions`` are attached after ours; those installed unless given.
+    ``extensions`` are attached after ours; those installed unless given. A
+    process that receives beside others names itself as ``receiver``: it gets
+    folders of its own for what is on its way.
     """
     if not store_folder(home, loaded.settings).is_dir():
         raise NotInitialized(f"{home} holds no archive: run pacs --home {home} init")
     with ExitStack() as stack:
-        archive = _assembled(home, loaded.settings, gate, stack)
+        archive = _assembled(home, loaded.settings, gate, stack, receiver)
         for extension in (*OURS, *(installed() if extensions is None else extensions)):
             settings = loaded.extensions.get(extension.name) or extension.settings()
             attached = extension.attach(archive, settings)
@@ -115,13 +118,15 @@ def _with(archive: Archive, name: str, attached: Attached) -> Archive:
     return replace(archive, extensions={**archive.extensions, name: attached})
 
 
-def _assembled(home: Path, settings: Settings, gate: Gate | None, stack: ExitStack) -> Archive:
+def _assembled(
+    home: Path, settings: Settings, gate: Gate | None, stack: ExitStack, receiver: str
+) -> Archive:
     database = Database(settings.database, home)
     stack.callback(database.close)
-    store = DiskStore(store_folder(home, settings), settings.storage)
+    store = DiskStore(store_folder(home, settings), settings.storage, receiver=receiver)
     audit = FileAuditTrail(home / "audit")
     stack.callback(audit.close)
-    transcoder = SandboxedTranscoder(settings.retrieve, home / "work")
+    transcoder = SandboxedTranscoder(settings.retrieve, home / "work" / receiver)
     stack.callback(transcoder.close)
     parts = _Parts(
         settings=settings,

@@ -175,6 +175,10 @@ class AddressInUse(PacsError):
     """The address to listen on is taken, or is not one of this machine's."""
 
 
+class ListenerFailed(PacsError):
+    """A listener process ended before it could serve."""
+
+
 class NotInitialized(PacsError):
     """The home directory holds no archive yet."""
 

@@ -35,11 +35,16 @@ _FOLDER_STAYS_S = 2 * 86_400
 
 
 class DiskStore:
-    """``pacs.core.ports.InstanceStore`` on a local file system with hard links and fsync."""
+    """``pacs.core.ports.InstanceStore`` on a local file system with hard links and fsync.
 
-    def __init__(self, root: Path, storage: Storage) -> None:
+    With a ``receiver``, a process that receives beside others, what arrives here
+    lies in a folder of its own, and only that is ever found unsettled.
+    """
+
+    def __init__(self, root: Path, storage: Storage, *, receiver: str = "") -> None:
         self._root = root
-        self._arrivals = root / "incoming"
+        self._receiver = receiver
+        self._arrivals = root / "incoming" / receiver
         self._arrivals.mkdir(parents=True, exist_ok=True)
         self._limits = Limits(
             root,
@@ -180,7 +185,8 @@ class DiskStore:
 
     def unsettled(self) -> Iterator[Place | None]:
         """At start: what was on its way when the process ended; see the port."""
-        for arrival in sorted(self._arrivals.glob("*.part")):
+        folders = [self._arrivals] if self._receiver else self._all_arrivals()
+        for arrival in sorted(one for folder in folders for one in folder.glob("*.part")):
             kept = []
             if arrival.stat().st_nlink > 1:
                 object_id = ObjectId(arrival.stem)
@@ -192,7 +198,12 @@ class DiskStore:
 
     def is_arriving(self, object_id: ObjectId) -> bool:
         """Tell whether this file is on its way: kept perhaps, its rows not yet committed."""
-        return (self._arrivals / f"{object_id}.part").exists()
+        return any((one / f"{object_id}.part").exists() for one in self._all_arrivals())
+
+    def _all_arrivals(self) -> list[Path]:
+        """Where any process may be receiving."""
+        common = self._root / "incoming"
+        return [common, *(one for one in common.iterdir() if one.is_dir())]
 
     def free_bytes(self) -> int:
         """Bytes that may still be stored above the reserve."""
