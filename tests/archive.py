@@ -83,10 +83,16 @@ class Archive:
         return sorted(one for one in common.rglob("*") if not one.is_dir())
 
     def resident_kib(self) -> int:
-        """Tell the server's largest resident set so far."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(peak)
+        """Tell the largest resident sets so far of the server and its listeners, added up."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return sum(map(_peak_kib, [pid, *children]))
+
+
+def _peak_kib(pid: int | str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak)
 
 
 @contextmanager
