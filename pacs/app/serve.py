@@ -13,6 +13,7 @@ from pathlib import Path
 from config.load import Loaded
 from pacs.app.archive import Archive, open_archive
 from pacs.app.home import exclusive, initialize
+from pacs.app.posting import posting
 from pacs.app.provided import service_classes
 from pacs.association.server import AssociationServer
 from pacs.core.caller import admin
@@ -41,21 +42,25 @@ def refuse_strangers(archive: Archive) -> None:
 @contextmanager
 def listening(archive: Archive) -> Iterator[int]:
     """Serve ``archive`` and give the port; drains at the end of the block."""
-    server = AssociationServer(
-        archive.settings,
-        gate=archive.gate,
-        spool=archive.store,
-        services=Server(service_classes(archive), gate=archive.gate, audit=archive.audit),
-        audit=archive.audit,
-    )
-    port = server.start()
-    archive.audit.record("started", None, port=port)
-    try:
-        yield port
-    finally:
-        server.drain(archive.settings.association.drain_timeout_s)
-        server.close()
-        archive.audit.record("stopped", None)
+    with posting(archive) as postman:
+        server = AssociationServer(
+            archive.settings,
+            gate=archive.gate,
+            spool=archive.store,
+            services=Server(
+                service_classes(archive), gate=archive.gate, audit=archive.audit, ways=postman
+            ),
+            audit=archive.audit,
+        )
+        port = server.start()
+        archive.audit.record("started", None, port=port)
+        try:
+            yield port
+        finally:
+            postman.rest()
+            server.drain(archive.settings.association.drain_timeout_s)
+            server.close()
+            archive.audit.record("stopped", None)
 
 
 @contextmanager

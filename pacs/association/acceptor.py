@@ -19,6 +19,7 @@ from pacs.association.admission import CONGESTION, Host, Rejected, admit, candid
 from pacs.association.exchange import Exchange
 from pacs.association.intake import Arrived
 from pacs.association.message import Message
+from pacs.association.reporting import ExchangeWay
 from pacs.association.sending import AssociationDelivery
 from pacs.association.serving import RequestServer, ResponseUnsendable
 from pacs.association.upper_layer import AWAITING_REQUEST, DECIDING, UpperLayer
@@ -144,6 +145,7 @@ class ServedAssociation(threading.Thread):
         )
         self.upper_layer.accept(encoded)
         LOGGER.info("association association=%s contexts=%d", self.id, len(agreement.accepted))
+        stack.enter_context(self._host.services.opened(caller, ExchangeWay(exchange)))
         return exchange
 
     def _serve_until_end(self, exchange: Exchange) -> None:
@@ -156,7 +158,8 @@ class ServedAssociation(threading.Thread):
             if self._draining and exchange.idle:
                 LOGGER.info("association-drained association=%s", self.id)
                 return
-            if not self.upper_layer.receive(self._bounds.network_timeout_s):
+            patience_s = exchange.patience_s(self._bounds.network_timeout_s)
+            if not self.upper_layer.receive(patience_s) and not exchange.awaits:
                 self._fall_silent(exchange)
         self.upper_layer.answer_release()
 

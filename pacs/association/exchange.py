@@ -10,10 +10,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from config.settings import Association
-from pacs.association.commands import C_CANCEL, RESPONSE_BIT, encode_request, number
+from pacs.association.commands import C_CANCEL, FIELD_OF, RESPONSE_BIT, encode_request, number
 from pacs.association.identifiers import encode_identifier
 from pacs.association.intake import (
     Arrived,
@@ -21,11 +22,12 @@ from pacs.association.intake import (
     MessageAssembler,
     MessageRefused,
 )
-from pacs.association.message import Message
+from pacs.association.message import Answered, Message, Operation
 from pacs.association.negotiation import Agreed
 from pacs.association.pdu import COMMAND, LAST, PDV_OVERHEAD_BYTES, p_data_header
 from pacs.association.upper_layer import Piece, UpperLayer
 from pacs.core.errors import OperationUnsupported, PeerUnreachable
+from pacs.core.records import EventOutcome
 
 LOGGER = logging.getLogger("pacs.association")
 
@@ -34,6 +36,25 @@ MAX_FRAGMENT_BYTES: Final = 131_072
 LAST_MESSAGE_ID: Final = 0xFFFF
 READS_AT_ONCE: Final = 16
 """How often ``look`` reads at most while there is something to read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Post:
+    """A message of ours in line; ``foreign`` where another thread posted it."""
+
+    message: Message
+    foreign: bool
+    answered: Answered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Awaited:
+    """The message of ours whose response we wait for."""
+
+    message_id: int
+    field: int
+    deadline_s: float
+    answered: Answered
 
 
 class Exchange:
@@ -60,8 +81,10 @@ class Exchange:
         self._serving: int | None = None
         self._message_id = first_message_id - 1
         self._thread = threading.get_ident()
-        self._posts: deque[tuple[Message, bool]] = deque()
-        self._awaited: tuple[int, float] | None = None
+        self._posts: deque[_Post] = deque()
+        self._awaited: _Awaited | None = None
+        self._lock = threading.Lock()  # of the end: nothing is put in line after it
+        self._closed = False
         largest = min(peer_max_bytes or MAX_FRAGMENT_BYTES, MAX_FRAGMENT_BYTES) - PDV_OVERHEAD_BYTES
         self.fragment_bytes = largest - largest % 2  # PS3.8 Section E.1: of even length
         upper_layer.user = self
@@ -106,10 +129,14 @@ class Exchange:
         self._inbox.append(arrived)
 
     def _take_response(self, arrived: Arrived) -> None:
-        answered = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
-        if self._awaited is not None and answered == self._awaited[0]:
+        asked = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
+        field = number(arrived.command, "CommandField")
+        awaited = self._awaited
+        if awaited is not None and (asked, field) == (awaited.message_id, awaited.field):
             self._awaited = None
-            LOGGER.info("post-answered status=%04X", arrived.status)
+            status = arrived.status if 0 <= arrived.status <= LAST_MESSAGE_ID else None
+            LOGGER.info("post-answered status=%s", "none" if status is None else f"{status:04X}")
+            awaited.answered(EventOutcome(status=status))
             return
         if len(self._responses) >= self._bounds.max_queued_messages:
             raise MessageRefused("too many responses are waiting")
@@ -171,10 +198,17 @@ class Exchange:
         self.send_posts()
 
     def close(self) -> None:
-        """Leave everything that was received and not served."""
+        """Leave everything that was received and not served, or posted and not answered."""
+        with self._lock:
+            self._closed = True
         self._assembler.discard()
         while self._inbox:
             self._inbox.popleft().discard()
+        if self._awaited is not None:
+            self._awaited.answered(EventOutcome())
+            self._awaited = None
+        while self._posts:
+            self._posts.popleft().answered(EventOutcome(unsent=True))
 
     # --- what we send ------------------------------------------------------------------
 
@@ -208,45 +242,86 @@ class Exchange:
             self.upper_layer.give_up("the peer's Maximum Length holds no fragment")
         return self.fragment_bytes
 
-    def post(self, message: Message) -> None:
-        """Put a message of ours in line, from any thread.
+    def post(self, message: Message, answered: Answered = lambda _: None) -> None:
+        """Put a message of ours in line, from any thread; ``answered`` is called once, from any.
 
         What the thread of the association posts follows the response it is
         about to give; what others post goes out between any two messages.
-        Raises ``OperationUnsupported`` without a context for it.
+        Raises ``OperationUnsupported`` without a context for it in which we
+        have the role, ``PeerUnreachable`` when the association has ended.
         """
         if self._context_of(message) is None:
             raise OperationUnsupported("no presentation context was accepted for the message")
-        self._posts.append((message, threading.get_ident() != self._thread))
+        foreign = threading.get_ident() != self._thread
+        with self._lock:
+            if self._closed:
+                raise PeerUnreachable("the association has ended")
+            self._posts.append(_Post(message=message, foreign=foreign, answered=answered))
         self.upper_layer.wake()
 
-    def _context_of(self, message: Message) -> Agreed | None:
+    def carries(self, sop_class_uid: str, operation: Operation) -> Agreed | None:
+        """Find a context of this abstract syntax in which we have the role of who asks.
+
+        N-EVENT-REPORT is asked by the SCP, everything else by the SCU (PS3.7 Section 7.5).
+        """
+        as_scp = operation is Operation.N_EVENT_REPORT
         fitting = (
-            one for one in self.contexts.values() if one.abstract_syntax == message.sop_class_uid
+            one
+            for one in self.contexts.values()
+            if one.abstract_syntax == sop_class_uid and (one.as_scp if as_scp else one.as_scu)
         )
         return next(fitting, None)
+
+    def _context_of(self, message: Message) -> Agreed | None:
+        return self.carries(message.context_uid or message.sop_class_uid, message.operation)
+
+    def patience_s(self, most_s: float) -> float:
+        """How long may be waited in silence before a posted message must be looked after."""
+        if self._awaited is None:
+            return most_s
+        return min(most_s, max(0.001, self._awaited.deadline_s - time.monotonic()))
+
+    @property
+    def awaits(self) -> bool:
+        """Tell whether a posted message has gone out and is not answered."""
+        return self._awaited is not None
 
     def send_posts(self) -> None:
         """Send the next posted message, one at a time until it is answered. Raises ``PeerUnreachable``."""
         if self._awaited is not None:
-            if time.monotonic() > self._awaited[1]:
+            if time.monotonic() > self._awaited.deadline_s:
                 self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
             return
-        if not self._posts or (self._serving is not None and not self._posts[0][1]):
+        if not self._posts or (self._serving is not None and not self._posts[0].foreign):
             return
-        message, _ = self._posts.popleft()
+        post = self._posts.popleft()
+        message, message_id = post.message, self.next_message_id()
         context = self._context_of(message)
         assert context is not None
-        data = b""
-        if message.data_set is not None:
-            data = encode_identifier(message.data_set, context.transfer_syntax)
-        message_id = self.next_message_id()
-        command = encode_request(
-            message.operation,
-            message.sop_class_uid,
+        try:
+            command, data = _encoded(message, message_id, context)
+        except Exception as failure:  # noqa: BLE001 - pydicom raises whatever the values provoke
+            LOGGER.error("post-not-encodable kind=%s", type(failure).__name__)
+            post.answered(EventOutcome())
+            return
+        self._awaited = _Awaited(
             message_id=message_id,
-            fields=message.fields,
-            with_data_set=bool(data),
+            field=FIELD_OF[message.operation] | RESPONSE_BIT,
+            deadline_s=time.monotonic() + self._response_timeout_s,
+            answered=post.answered,
         )
-        self._awaited = (message_id, time.monotonic() + self._response_timeout_s)
         self.send(context.context_id, command, data)
+
+
+def _encoded(message: Message, message_id: int, context: Agreed) -> tuple[bytes, bytes]:
+    data = b""
+    if message.data_set is not None:
+        data = encode_identifier(message.data_set, context.transfer_syntax)
+    command = encode_request(
+        message.operation,
+        message.sop_class_uid,
+        message_id=message_id,
+        fields=message.fields,
+        with_data_set=bool(data),
+    )
+    return command, data

@@ -20,6 +20,8 @@ from pacs.core.identifiers import (
 )
 from pacs.core.records import (
     Arrival,
+    Event,
+    EventOutcome,
     Held,
     IncomingMeta,
     Instance,
@@ -211,6 +213,13 @@ class Unit(Protocol):
         """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled."""
         ...
 
+    def post(self, event: Event) -> int:
+        """Insert an event, to be delivered once this is committed; gives its number.
+
+        Raises ``EventTooLarge`` or ``OutboxFull``.
+        """
+        ...
+
 
 class Records(Protocol):
     """The database. ``with records.transaction() as unit`` is the only way to write."""
@@ -267,6 +276,51 @@ class Sender(Protocol):
 
         Raises ``PeerUnreachable``.
         """
+        ...
+
+
+class EventWay(Protocol):
+    """An open association on which events can be posted."""
+
+    def carries(self, context_uid: SOPClassUID) -> bool:
+        """Tell whether a presentation context was accepted for it in which we are the SCP."""
+        ...
+
+    def post(self, event: Event, ended: Callable[[EventOutcome], None]) -> None:
+        """Put the event in line, from any thread; ``ended`` is called once, from any thread.
+
+        Raises ``PeerUnreachable`` when the association has ended; then ``ended`` is not called.
+        """
+        ...
+
+
+class EventWays(Protocol):
+    """Who is told of each association that opens."""
+
+    def opened(self, caller: Caller, way: EventWay) -> AbstractContextManager[None]:
+        """Know of ``way`` until the end of the block."""
+        ...
+
+
+class EventDelivery(Protocol):
+    """An association we opened to report events."""
+
+    def carries(self, context_uid: SOPClassUID) -> bool:
+        """Tell whether the peer accepted a presentation context for it with us as the SCP."""
+        ...
+
+    def report(self, event: Event) -> EventOutcome:
+        """Send one event and wait for what the peer says. Raises ``PeerUnreachable``."""
+        ...
+
+
+class EventSender(Protocol):
+    """Opens associations to report events."""
+
+    def open(
+        self, peer: Peer, context_uids: Sequence[SOPClassUID]
+    ) -> AbstractContextManager[EventDelivery]:
+        """Associate with ``peer`` and ask for the SCP role. Raises ``PeerUnreachable`` or ``PeerRefused``."""
         ...
 
 
