@@ -77,6 +77,9 @@ class Association(Section, frozen=True, kw_only=True):
     network_timeout_s: Annotated[
         Seconds, Meta(description="Silence allowed on an association, and within a PDU")
     ] = 60.0
+    min_progress_bytes: Annotated[
+        Count, Meta(description="Least a message under way must bring within network_timeout_s")
+    ] = 4_096
     dimse_timeout_s: Annotated[
         Seconds, Meta(description="Wait for a peer's response to our request")
     ] = 60.0

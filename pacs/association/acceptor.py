@@ -104,7 +104,7 @@ class ServedAssociation(threading.Thread):
         request = self.upper_layer.associate
         if self.upper_layer.state != DECIDING or request is None:
             return None
-        candidate = candidate_of(request, *self._address)
+        candidate = candidate_of(request, self.upper_layer.titles, *self._address)
         try:
             caller = admit(request, candidate, host=self._host, stack=stack, association=self.id)
             return self._accept(request, caller, candidate.called_ae_title, stack)
@@ -149,6 +149,15 @@ class ServedAssociation(threading.Thread):
         return exchange
 
     def _serve_until_end(self, exchange: Exchange) -> None:
+        try:
+            self._serve_while_established(exchange)
+        except PeerUnreachable:
+            if not self.upper_layer.released:
+                raise
+            LOGGER.info("released-while-served association=%s", self.id)
+        self.upper_layer.answer_release()
+
+    def _serve_while_established(self, exchange: Exchange) -> None:
         while self.upper_layer.established:
             arrived = exchange.next_request()
             if arrived is not None:
@@ -161,7 +170,6 @@ class ServedAssociation(threading.Thread):
             patience_s = exchange.patience_s(self._bounds.network_timeout_s)
             if not self.upper_layer.receive(patience_s) and not exchange.awaits:
                 self._fall_silent(exchange)
-        self.upper_layer.answer_release()
 
     def _serve(self, exchange: Exchange, arrived: Arrived) -> None:
         try:

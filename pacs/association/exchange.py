@@ -38,6 +38,14 @@ READS_AT_ONCE: Final = 16
 """How often ``look`` reads at most while there is something to read."""
 
 
+@dataclass(slots=True, kw_only=True)
+class _Turn:
+    """A request that waits or is being served, and whether a C-CANCEL came for it."""
+
+    arrived: Arrived
+    cancelled: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Post:
     """A message of ours in line; ``foreign`` where another thread posted it."""
@@ -75,10 +83,10 @@ class Exchange:
         self._response_timeout_s = bounds.dimse_timeout_s
         self._bounds = bounds
         self._assembler = MessageAssembler(contexts, bounds, begin_store)
-        self._inbox: deque[Arrived] = deque()
+        self._inbox: deque[_Turn] = deque()
         self._responses: deque[Arrived] = deque()
-        self._cancelled: dict[int, bool] = {}
-        self._serving: int | None = None
+        self._serving: _Turn | None = None
+        self._taken_bytes = 0
         self._message_id = first_message_id - 1
         self._thread = threading.get_ident()
         self._posts: deque[_Post] = deque()
@@ -88,6 +96,7 @@ class Exchange:
         largest = min(peer_max_bytes or MAX_FRAGMENT_BYTES, MAX_FRAGMENT_BYTES) - PDV_OVERHEAD_BYTES
         self.fragment_bytes = largest - largest % 2  # PS3.8 Section E.1: of even length
         upper_layer.user = self
+        upper_layer.pace.progress_bytes = self.progress_bytes
 
     # --- what arrives ------------------------------------------------------------------
 
@@ -101,8 +110,13 @@ class Exchange:
         """Tell whether a message has begun to arrive and has not ended."""
         return self._assembler.partial
 
+    def progress_bytes(self) -> int | None:
+        """Count what messages have brought, PDUs aside; ``None`` where none has begun."""
+        return self._taken_bytes if self._assembler.partial else None
+
     def takes(self, context_id: int, control: int, piece: memoryview, ended: bool) -> bool:
         """Take a piece of a PDV; reading pauses after each message."""
+        self._taken_bytes += len(piece)
         arrived = self._assembler.take(context_id, control, piece, ended)
         if arrived is None:
             return False
@@ -116,17 +130,22 @@ class Exchange:
     def _route(self, arrived: Arrived) -> None:
         field = number(arrived.command, "CommandField")
         if field == C_CANCEL:
-            cancelled = number(arrived.command, "MessageIDBeingRespondedTo")
-            if cancelled in self._cancelled:
-                self._cancelled[cancelled] = True
+            self._cancel(number(arrived.command, "MessageIDBeingRespondedTo"))
             return
         if field & RESPONSE_BIT:
             self._take_response(arrived)
             return
         if len(self._inbox) >= self._bounds.max_queued_messages:
             raise MessageRefused("too many requests are waiting")
-        self._cancelled[arrived.message_id] = False
-        self._inbox.append(arrived)
+        self._inbox.append(_Turn(arrived=arrived))
+
+    def _cancel(self, message_id: int) -> None:
+        """Cancel the oldest request of that id; a peer may use one again before its answer."""
+        serving = () if self._serving is None else (self._serving,)
+        for one in (*serving, *self._inbox):
+            if one.arrived.message_id == message_id and not one.cancelled:
+                one.cancelled = True
+                return
 
     def _take_response(self, arrived: Arrived) -> None:
         asked = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
@@ -146,16 +165,14 @@ class Exchange:
         """Give the oldest request that waits to be served."""
         if not self._inbox:
             return None
-        arrived = self._inbox.popleft()
-        self._serving = arrived.message_id
-        return arrived
+        self._serving = self._inbox.popleft()
+        return self._serving.arrived
 
     def finished(self) -> None:
         """The request that was being served is answered; a C-CANCEL for it means nothing any more."""
-        if self._serving is not None:
-            self._cancelled.pop(self._serving, None)
-            self._serving = None
+        self._serving = None
         self.upper_layer.restart_timer()
+        self.upper_layer.pace.restart()
 
     def next_response(self) -> Arrived:
         """Wait for a response. Raises ``PeerUnreachable``; the association is aborted then."""
@@ -169,9 +186,7 @@ class Exchange:
             self._wait()
         if self._responses:
             return self._responses.popleft()
-        arrived = self._inbox.popleft()
-        self._cancelled.pop(arrived.message_id, None)
-        return arrived
+        return self._inbox.popleft().arrived
 
     def _wait(self) -> None:
         self.upper_layer.require()
@@ -184,7 +199,10 @@ class Exchange:
             self.look()
         except PeerUnreachable:
             return True
-        return self._cancelled.get(message_id, False)
+        serving = self._serving
+        return (
+            serving is not None and serving.cancelled and serving.arrived.message_id == message_id
+        )
 
     def look(self) -> None:
         """Read what is there without waiting, and send what may be sent between two messages.
@@ -203,7 +221,7 @@ class Exchange:
             self._closed = True
         self._assembler.discard()
         while self._inbox:
-            self._inbox.popleft().discard()
+            self._inbox.popleft().arrived.discard()
         if self._awaited is not None:
             self._awaited.answered(EventOutcome())
             self._awaited = None
@@ -215,7 +233,7 @@ class Exchange:
     def next_message_id(self) -> int:
         """Count message ids from 1 to 65535, over and over, leaving out that of the request served."""
         self._message_id = self._message_id % LAST_MESSAGE_ID + 1
-        if self._message_id == self._serving:
+        if self._serving is not None and self._message_id == self._serving.arrived.message_id:
             self._message_id = self._message_id % LAST_MESSAGE_ID + 1
         return self._message_id
 
