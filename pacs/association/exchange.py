@@ -85,7 +85,8 @@ class Exchange:
         self._assembler = MessageAssembler(contexts, bounds, begin_store)
         self._inbox: deque[_Turn] = deque()
         self._responses: deque[Arrived] = deque()
-        self._serving: _Turn | None = None
+        self._serving: int | None = None
+        self._turn: _Turn | None = None
         self._taken_bytes = 0
         self._message_id = first_message_id - 1
         self._thread = threading.get_ident()
@@ -96,7 +97,7 @@ class Exchange:
         largest = min(peer_max_bytes or MAX_FRAGMENT_BYTES, MAX_FRAGMENT_BYTES) - PDV_OVERHEAD_BYTES
         self.fragment_bytes = largest - largest % 2  # PS3.8 Section E.1: of even length
         upper_layer.user = self
-        upper_layer.pace.progress_bytes = self.progress_bytes
+        upper_layer.watch(self.progress_bytes)
 
     # --- what arrives ------------------------------------------------------------------
 
@@ -141,7 +142,7 @@ class Exchange:
 
     def _cancel(self, message_id: int) -> None:
         """Cancel the oldest request of that id; a peer may use one again before its answer."""
-        serving = () if self._serving is None else (self._serving,)
+        serving = () if self._turn is None else (self._turn,)
         for one in (*serving, *self._inbox):
             if one.arrived.message_id == message_id and not one.cancelled:
                 one.cancelled = True
@@ -165,14 +166,14 @@ class Exchange:
         """Give the oldest request that waits to be served."""
         if not self._inbox:
             return None
-        self._serving = self._inbox.popleft()
-        return self._serving.arrived
+        self._turn = self._inbox.popleft()
+        self._serving = self._turn.arrived.message_id
+        return self._turn.arrived
 
     def finished(self) -> None:
         """The request that was being served is answered; a C-CANCEL for it means nothing any more."""
-        self._serving = None
+        self._serving = self._turn = None
         self.upper_layer.restart_timer()
-        self.upper_layer.pace.restart()
 
     def next_response(self) -> Arrived:
         """Wait for a response. Raises ``PeerUnreachable``; the association is aborted then."""
@@ -199,10 +200,8 @@ class Exchange:
             self.look()
         except PeerUnreachable:
             return True
-        serving = self._serving
-        return (
-            serving is not None and serving.cancelled and serving.arrived.message_id == message_id
-        )
+        turn = self._turn
+        return turn is not None and turn.cancelled and turn.arrived.message_id == message_id
 
     def look(self) -> None:
         """Read what is there without waiting, and send what may be sent between two messages.
@@ -233,7 +232,7 @@ class Exchange:
     def next_message_id(self) -> int:
         """Count message ids from 1 to 65535, over and over, leaving out that of the request served."""
         self._message_id = self._message_id % LAST_MESSAGE_ID + 1
-        if self._serving is not None and self._message_id == self._serving.arrived.message_id:
+        if self._message_id == self._serving:
             self._message_id = self._message_id % LAST_MESSAGE_ID + 1
         return self._message_id
 

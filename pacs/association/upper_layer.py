@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final, NoReturn, Protocol
 
@@ -76,7 +76,7 @@ class UpperLayer:
         self._garbled = self._within_send = self._abort_asked = False
         self._reason = UNEXPECTED_PDU
         self._artim_s = self._pdu_deadline_s = float("inf")
-        self.pace = Pace(window_s=self._silence_s, least_bytes=bounds.min_progress_bytes)
+        self._pace = Pace(window_s=self._silence_s, least_bytes=bounds.min_progress_bytes)
         self.titles = ("", "")
         """Called and calling AE title as the peer wrote them, padding aside."""
         self._lock = threading.Lock()  # of the descriptors, against ``wake`` and ``shut_down``
@@ -234,7 +234,7 @@ class UpperLayer:
             return True
         now_s = time.monotonic()
         deadline_s = now_s + timeout_s
-        if timeout_s and self.state == ESTABLISHED and self.pace.end_s() <= now_s:
+        if timeout_s and self.state == ESTABLISHED and self._pace.end_s() <= now_s:
             return self._out_of_time()
         while not self._fill():
             if not timeout_s:
@@ -249,9 +249,14 @@ class UpperLayer:
         self._parse()
         return True
 
+    def watch(self, progress_bytes: Callable[[], int | None]) -> None:
+        """Have the messages under way bring their share in time; see ``Pace``."""
+        self._pace.progress_bytes = progress_bytes
+
     def restart_timer(self) -> None:
-        """Another PDU begins, or the peer was silent because it waited for us."""
+        """The peer was silent, or what it began was left lying, because we were busy."""
         self._pdu_deadline_s = float("inf")
+        self._pace.restart()
 
     def _woken(self) -> bool:
         if self._abort_asked:
@@ -267,7 +272,7 @@ class UpperLayer:
             self._pdu_deadline_s = float("inf")
         elif self._pdu_deadline_s == float("inf"):
             self._pdu_deadline_s = time.monotonic() + self._silence_s
-        return min(self._pdu_deadline_s, self.pace.end_s())
+        return min(self._pdu_deadline_s, self._pace.end_s())
 
     def _out_of_time(self) -> bool:
         if self.state in (AWAITING_REQUEST, ENDING):
@@ -315,7 +320,7 @@ class UpperLayer:
         return taken > 0
 
     def begins_data(self) -> None:
-        self.restart_timer()  # on a slow line no read may ever end where a PDU does
+        self._pdu_deadline_s = float("inf")  # on a slow line no read may ever end where a PDU does
         if self.state != ESTABLISHED:
             self._do("Evt10")
 

@@ -64,7 +64,8 @@ class Courier:
     def again_s(self, failures: int) -> float:
         """Wait longer after each failure, and never two peers in step."""
         doubled = self._settings.retry_s * 2 ** min(failures - 1, _MOST_DOUBLINGS)
-        return float(min(doubled, self._settings.max_retry_s) * random.uniform(0.5, 1.0))  # noqa: S311
+        longest_s = min(doubled, self._settings.max_retry_s)
+        return float(longest_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
 
     def settle(self, owner: str, claimed: ClaimedEvent, outcome: EventOutcome) -> None:
         """Note what the peer said: the event is gone, waits for its next attempt, or is dead."""
