@@ -159,11 +159,11 @@ class ServedAssociation(threading.Thread):
 
     def _serve_while_established(self, exchange: Exchange) -> None:
         while self.upper_layer.established:
+            exchange.send_posts()
             arrived = exchange.next_request()
             if arrived is not None:
                 self._serve(exchange, arrived)
                 continue
-            exchange.send_posts()
             if self._draining and exchange.idle:
                 LOGGER.info("association-drained association=%s", self.id)
                 return

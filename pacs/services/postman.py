@@ -11,10 +11,10 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from queue import SimpleQueue
 
 from config.settings import Outbox as OutboxSettings
 from pacs.core.caller import Caller
@@ -42,6 +42,14 @@ class _Round:
     claimed: ClaimedEvent | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """A peer being called, and whose claims those of the call are."""
+
+    thread: threading.Thread
+    owner: str
+
+
 class Postman:
     """Implements ``pacs.core.ports.EventWays``."""
 
@@ -52,10 +60,10 @@ class Postman:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._rounds: set[_Round] = set()
-        self._ended: SimpleQueue[tuple[_Round, ClaimedEvent, EventOutcome]] = SimpleQueue()
+        self._ended: deque[tuple[_Round, ClaimedEvent, EventOutcome]] = deque()
         self._under_way = 0
         self._renewed_s = time.monotonic()
-        self._calls: dict[Addressee, threading.Thread] = {}
+        self._calls: dict[Addressee, _Call] = {}
         self._look = threading.Event()
         self._stopping = self._resting = False
         self._thread = threading.Thread(target=self._run, name="pacs-postman", daemon=True)
@@ -75,10 +83,11 @@ class Postman:
         deadline_s = time.monotonic() + timeout_s
         self._resting = self._stopping = True
         self.look()
-        for one in (self._thread, *self._calls.values()):
-            one.join(max(0.0, deadline_s - time.monotonic()))
-        if self._thread.is_alive() or self._calling():
-            return  # what they hold is theirs until its lease ends
+        self._thread.join(max(0.0, deadline_s - time.monotonic()))
+        if self._thread.is_alive():
+            return  # what it holds is its own until the lease ends
+        for call in self._calls.values():
+            call.thread.join(max(0.0, deadline_s - time.monotonic()))
         try:
             self._settle()
             self._courier.rows.release(self._owner)
@@ -107,7 +116,7 @@ class Postman:
 
     def _run(self) -> None:
         while not self._stopping:
-            began_s = time.monotonic()
+            began_s = time.thread_time()
             try:
                 self._once()
             except PacsError as failure:
@@ -116,7 +125,7 @@ class Postman:
             except Exception as failure:  # noqa: BLE001 - events of all peers hang on this thread
                 LOGGER.error("postman-failed kind=%s", type(failure).__name__)
                 time.sleep(_PAUSE_S)
-            took_s = time.monotonic() - began_s
+            took_s = time.thread_time() - began_s
             self._look.wait(max(self._settings.poll_s, took_s * _REST_PER_LOOK))
             self._look.clear()
 
@@ -130,18 +139,22 @@ class Postman:
             self._bring(waiting)
 
     def _settle(self) -> None:
-        while not self._ended.empty():
-            one, claimed, outcome = self._ended.get()
+        """Note what was answered; what the rows cannot take now is noted at the next look."""
+        while self._ended:
+            one, claimed, outcome = self._ended[0]
+            self._courier.settle(self._owner, claimed, outcome)
+            self._ended.popleft()
             one.claimed = None
             self._under_way -= 1
-            self._courier.settle(self._owner, claimed, outcome)
 
     def _renew(self) -> None:
         """Keep what waits on a busy association, or in a call, from being taken for abandoned."""
-        busy = self._under_way or self._calling()
-        if busy and time.monotonic() - self._renewed_s > self._settings.lease_s / 3:
-            self._courier.rows.renew(self._owner)
-            self._renewed_s = time.monotonic()
+        if time.monotonic() - self._renewed_s <= self._settings.lease_s / 3:
+            return
+        self._renewed_s = time.monotonic()
+        owners = [one.owner for one in self._calling().values()]
+        for owner in (*owners, *((self._owner,) if self._under_way else ())):
+            self._courier.rows.renew(owner)
 
     def _bring(self, waiting: WaitingEvents) -> None:
         """Post on every free association of the addressee; call it where there is none for long."""
@@ -159,13 +172,11 @@ class Postman:
         claimed = self._courier.rows.claim(self._owner, one.addressee, (context_uid,))
         if claimed is None:
             return False
-        if not self._under_way:
-            self._renewed_s = time.monotonic()
         one.claimed = claimed
         self._under_way += 1
 
         def ended(outcome: EventOutcome) -> None:
-            self._ended.put((one, claimed, outcome))
+            self._ended.append((one, claimed, outcome))
             self.look()
 
         try:
@@ -174,8 +185,8 @@ class Postman:
             ended(EventOutcome(unsent=True))
         return True
 
-    def _calling(self) -> dict[Addressee, threading.Thread]:
-        self._calls = {to: one for to, one in self._calls.items() if one.is_alive()}
+    def _calling(self) -> dict[Addressee, _Call]:
+        self._calls = {to: one for to, one in self._calls.items() if one.thread.is_alive()}
         return self._calls
 
     def _call(self, to: Addressee) -> None:
@@ -183,17 +194,19 @@ class Postman:
         calling = self._calling()
         if to in calling or len(calling) >= self._settings.max_calls or not self._courier.knows(to):
             return
-        calling[to] = threading.Thread(
-            target=self._called, args=(to,), name="pacs-postman-call", daemon=True
+        owner = str(new_object_id())  # its own: what a failed call leaves claimed is not renewed
+        thread = threading.Thread(
+            target=self._called, args=(to, owner), name="pacs-postman-call", daemon=True
         )
-        calling[to].start()
+        thread.start()
+        calling[to] = _Call(thread=thread, owner=owner)
 
-    def _called(self, to: Addressee) -> None:
+    def _called(self, to: Addressee, owner: str) -> None:
         try:
             rows = self._courier.rows
             context_uids = [one.context_uid for one in rows.waiting() if one.addressee == to]
             if context_uids:
-                self._courier.call(self._owner, to, context_uids, proceed=lambda: not self._resting)
+                self._courier.call(owner, to, context_uids, proceed=lambda: not self._resting)
         except PacsError as failure:
             LOGGER.error("outbox-not-reached kind=%s", type(failure).__name__)
         except Exception as failure:  # noqa: BLE001 - what it had claimed is sent when the lease ends
