@@ -87,7 +87,7 @@ class Exchange:
         self._responses: deque[Arrived] = deque()
         self._serving: int | None = None
         self._turn: _Turn | None = None
-        self._taken_bytes = 0
+        self._taken_bytes = self._messages = 0
         self._message_id = first_message_id - 1
         self._thread = threading.get_ident()
         self._posts: deque[_Post] = deque()
@@ -97,7 +97,7 @@ class Exchange:
         largest = min(peer_max_bytes or MAX_FRAGMENT_BYTES, MAX_FRAGMENT_BYTES) - PDV_OVERHEAD_BYTES
         self.fragment_bytes = largest - largest % 2  # PS3.8 Section E.1: of even length
         upper_layer.user = self
-        upper_layer.watch(self.progress_bytes)
+        upper_layer.watch(self.progress)
 
     # --- what arrives ------------------------------------------------------------------
 
@@ -111,9 +111,9 @@ class Exchange:
         """Tell whether a message has begun to arrive and has not ended."""
         return self._assembler.partial
 
-    def progress_bytes(self) -> int | None:
-        """Count what messages have brought, PDUs aside; ``None`` where none has begun."""
-        return self._taken_bytes if self._assembler.partial else None
+    def progress(self) -> tuple[int, int] | None:
+        """Number the message under way and count what all have brought, PDUs aside; see ``Pace``."""
+        return (self._messages, self._taken_bytes) if self._assembler.partial else None
 
     def takes(self, context_id: int, control: int, piece: memoryview, ended: bool) -> bool:
         """Take a piece of a PDV; reading pauses after each message."""
@@ -121,6 +121,7 @@ class Exchange:
         arrived = self._assembler.take(context_id, control, piece, ended)
         if arrived is None:
             return False
+        self._messages += 1
         try:
             self._route(arrived)
         except MessageRefused:

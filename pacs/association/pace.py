@@ -10,16 +10,18 @@ from typing import Final
 
 NEVER_S: Final = float("inf")
 
+Progress = Callable[[], tuple[int, int] | None]
+"""Number of the message under way, and the bytes all have brought; ``None`` where none is."""
+
 
 class Pace:
     """Gives the time by which a message under way must have brought its next share."""
 
     def __init__(self, *, window_s: float, least_bytes: int) -> None:
-        self.progress_bytes: Callable[[], int | None] = lambda: None
-        """What messages have brought so far; ``None`` where none is under way."""
+        self.progress: Progress = lambda: None
         self._window_s = window_s
         self._least_bytes = least_bytes
-        self._from_bytes = 0
+        self._message = self._from_bytes = 0
         self._end_s = NEVER_S
 
     def restart(self) -> None:
@@ -28,10 +30,12 @@ class Pace:
 
     def end_s(self) -> float:
         """When the present window ends; a new one begins as soon as its share has come."""
-        progress = self.progress_bytes()
+        progress = self.progress()
         if progress is None:
-            self._end_s = NEVER_S
-        elif self._end_s == NEVER_S or progress - self._from_bytes >= self._least_bytes:
-            self._from_bytes = progress
+            return NEVER_S
+        message, brought_bytes = progress
+        within = message == self._message and self._end_s != NEVER_S
+        if not within or brought_bytes - self._from_bytes >= self._least_bytes:
+            self._message, self._from_bytes = message, brought_bytes
             self._end_s = time.monotonic() + self._window_s
         return self._end_s

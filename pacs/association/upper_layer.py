@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import islice
 from typing import Final, NoReturn, Protocol
 
@@ -23,7 +23,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from config.settings import Association
 from pacs.association.associate import DECODERS, decode_associate
-from pacs.association.pace import Pace
+from pacs.association.pace import Pace, Progress
 from pacs.association.pdu import PduReader, PduRefused
 from pacs.core.errors import PeerUnreachable
 
@@ -249,9 +249,9 @@ class UpperLayer:
         self._parse()
         return True
 
-    def watch(self, progress_bytes: Callable[[], int | None]) -> None:
-        """Have the messages under way bring their share in time; see ``Pace``."""
-        self._pace.progress_bytes = progress_bytes
+    def watch(self, progress: Progress) -> None:
+        """Have each message under way bring its share in time; see ``Pace``."""
+        self._pace.progress = progress
 
     def restart_timer(self) -> None:
         """The peer was silent, or what it began was left lying, because we were busy."""
