@@ -46,7 +46,7 @@ class Outbox:
         self._records = records
         self._audit = audit
 
-    def post(self, event: Event) -> int:
+    def post(self, caller: Caller, event: Event) -> int:
         """Keep an event until it is delivered; gives its number. Durable when this returns.
 
         Together with other facts: ``Unit.post``. Raises ``EventTooLarge`` or ``OutboxFull``.

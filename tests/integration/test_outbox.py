@@ -72,19 +72,39 @@ def arrived(archive: Archive, told: Told, *numbers: int) -> bool:
 def test_an_idle_association_is_told_by_whatever_process_posts(url: str, tmp_path: Path) -> None:
     told = Told()
     with served(tmp_path, url) as (archive, port), calling(port, told, called="local"):
-        archive.outbox.post(event_for("MODALITY", 1))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 1))
         assert arrived(archive, told, 1)
         with open_archive(tmp_path, loaded_for(tmp_path, url), extensions=()) as other:
-            other.outbox.post(event_for("MODALITY", 2))
-            other.outbox.post(event_for("MODALITY", 3))
+            other.outbox.post(ADMIN, event_for("MODALITY", 2))
+            other.outbox.post(ADMIN, event_for("MODALITY", 3))
         assert arrived(archive, told, 1, 2, 3)
+
+
+def test_whichever_process_holds_the_association_brings_it(url: str, tmp_path: Path) -> None:
+    """Two listeners on one database: posted in one, and by a peer's address callable from both."""
+    told, at_home = Told(), Told()
+    loaded, made = loaded_for(tmp_path, url, **QUICK), Reporter().extension()
+    with (
+        served(tmp_path, url) as (archive, _),
+        open_archive(tmp_path, loaded, gate=NamedGate(), extensions=(made,)) as other,
+        listening(other) as port,
+        listening_peer(at_home) as peer_port,
+    ):
+        with calling(port, told, called="local"):
+            for number in range(5):
+                archive.outbox.post(ADMIN, event_for("MODALITY", number))
+            assert arrived(archive, told, 0, 1, 2, 3, 4)
+        archive.peers.add(ADMIN, "MODALITY", "127.0.0.1", peer_port)
+        for number in range(5, 10):
+            archive.outbox.post(ADMIN, event_for("MODALITY", number))
+        assert arrived(archive, at_home, 5, 6, 7, 8, 9), "called by one of them, each once"
 
 
 def test_what_waits_is_told_when_the_peer_comes(tmp_path: Path) -> None:
     told = Told()
     with served(tmp_path) as (archive, port):
         for number in range(5):
-            archive.outbox.post(event_for("MODALITY", number))
+            archive.outbox.post(ADMIN, event_for("MODALITY", number))
         with calling(port, told, called="local"):
             assert arrived(archive, told, 0, 1, 2, 3, 4)
 
@@ -101,7 +121,7 @@ def test_a_peer_is_told_between_the_answers_to_its_own_question(tmp_path: Path) 
         responses = association.send_c_find(asked, SLOW_FIND)
         first, _ = next(responses)
         assert first.Status == 0xFF00
-        archive.outbox.post(event_for("MODALITY", 7))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 7))
         statuses = []
         for status, _ in responses:
             statuses.append(status.Status)
@@ -139,8 +159,8 @@ def test_an_action_is_answered_before_its_event_comes(tmp_path: Path) -> None:
 def test_anothers_subscriber_who_claims_the_ae_title_is_not_told(tmp_path: Path) -> None:
     told, thief = Told(), Told()
     with served(tmp_path) as (archive, port), calling(port, thief, called="thief"):
-        archive.outbox.post(event_for("MODALITY", 1))
-        archive.outbox.post(event_for("MODALITY", 2, registrant="thief"))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 1))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 2, registrant="thief"))
         assert until(lambda: thief.numbers == [2], PATIENCE_S)
         with calling(port, told, called="local"):
             assert arrived(archive, told, 1)
@@ -154,7 +174,7 @@ def test_a_peer_that_took_our_role_is_not_told_on_that_association(tmp_path: Pat
         calling(port, refuses, called="local", contexts=(COMMITMENT,), roles=[turned()]) as one,
     ):
         assert one.accepted_contexts[0].as_scp
-        archive.outbox.post(event_for("MODALITY", 1))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 1))
         with calling(port, told, called="local"):
             assert arrived(archive, told, 1)
     assert refuses.numbers == []
@@ -165,7 +185,7 @@ def test_a_peer_without_an_association_is_called_after_the_grace(url: str, tmp_p
     with served(tmp_path, url) as (archive, _), listening_peer(told) as port:
         archive.peers.add(ADMIN, "MODALITY", "127.0.0.1", port)
         for number in (1, 2, 3):
-            archive.outbox.post(event_for("MODALITY", number))
+            archive.outbox.post(ADMIN, event_for("MODALITY", number))
         assert arrived(archive, told, 1, 2, 3)
     assert told.calling == ["PACS"] * 3
 
@@ -173,8 +193,8 @@ def test_a_peer_without_an_association_is_called_after_the_grace(url: str, tmp_p
 def test_a_refusal_is_tried_again_and_a_warning_delivers(tmp_path: Path) -> None:
     told = Told(0x0110, 0x0213, 0xB000)
     with served(tmp_path) as (archive, port), calling(port, told, called="local"):
-        archive.outbox.post(event_for("MODALITY", 1))
-        archive.outbox.post(event_for("MODALITY", 2))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 1))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 2))
         assert arrived(archive, told, 1, 1, 1, 2), "in order, and none before the one it follows"
 
 
@@ -184,7 +204,7 @@ def test_the_last_attempt_leaves_it_dead_until_somebody_says_so(tmp_path: Path) 
         served(tmp_path, outbox__max_attempts="2") as (archive, port),
         calling(port, told, called="local"),
     ):
-        number = archive.outbox.post(event_for("MODALITY", 1))
+        number = archive.outbox.post(ADMIN, event_for("MODALITY", 1))
         assert until(lambda: [one.state for one in listed(archive)] == ["dead"], PATIENCE_S)
         (dead,) = listed(archive)
         assert (dead.id, dead.attempts, dead.trouble) == (number, 2, "status 0110")
@@ -203,7 +223,7 @@ def test_an_association_lost_before_the_answer_costs_an_attempt_not_the_event(
 
     with served(tmp_path) as (archive, port):
         with calling(port, abort, called="local"):
-            archive.outbox.post(event_for("MODALITY", 1))
+            archive.outbox.post(ADMIN, event_for("MODALITY", 1))
             assert until(lambda: [one.trouble for one in listed(archive)] == ["lost"], PATIENCE_S)
         with calling(port, told, called="local"):
             assert arrived(archive, told, 1)
@@ -216,7 +236,7 @@ def test_a_peer_that_keeps_its_role_is_not_told_against_it(tmp_path: Path) -> No
         listening_peer(told, lets_us_report=False) as port,
     ):
         archive.peers.add(ADMIN, "MODALITY", "127.0.0.1", port)
-        archive.outbox.post(event_for("MODALITY", 1))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 1))
         assert until(lambda: "role" in listed(archive)[0].trouble, PATIENCE_S)
         assert told.numbers == []
         with calling(own_port, told, called="local"):
@@ -235,7 +255,7 @@ def test_peers_that_are_down_or_silent_cost_others_nothing(tmp_path: Path) -> No
             archive.peers.add(ADMIN, "DOWN", "127.0.0.1", closed.getsockname()[1])
             archive.peers.add(ADMIN, "MODALITY", "127.0.0.1", port)
             for one in ("SILENT", "DOWN", "NOWHERE", "MODALITY"):
-                archive.outbox.post(event_for(one, 1))
+                archive.outbox.post(ADMIN, event_for(one, 1))
             assert until(lambda: told.numbers == [1], PATIENCE_S)
             failures = "SELECT failures FROM outbox_call WHERE ae_title = 'DOWN'"
             assert until(
@@ -248,7 +268,7 @@ def test_peers_that_are_down_or_silent_cost_others_nothing(tmp_path: Path) -> No
 def test_what_is_not_done_at_the_end_waits_for_the_next_start(tmp_path: Path) -> None:
     told = Told()
     with served(tmp_path) as (archive, _):
-        archive.outbox.post(event_for("MODALITY", 1))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 1))
     with served(tmp_path) as (archive, port), calling(port, told, called="local"):
         assert arrived(archive, told, 1)
 
@@ -257,7 +277,7 @@ def test_what_is_not_done_at_the_end_waits_for_the_next_start(tmp_path: Path) ->
 def test_every_attempt_is_on_record(tmp_path: Path, status: int) -> None:
     told = Told(status)
     with served(tmp_path) as (archive, port), calling(port, told, called="local"):
-        archive.outbox.post(event_for("MODALITY", 1))
+        archive.outbox.post(ADMIN, event_for("MODALITY", 1))
         assert until(lambda: listed(archive) == [], PATIENCE_S)
     trail = "".join(one.read_text() for one in (tmp_path / "audit").iterdir())
     assert '"event-report"' in trail
