@@ -89,6 +89,9 @@ class Association(Section, frozen=True, kw_only=True):
     network_timeout_s: Annotated[
         Seconds, Meta(description="Silence allowed on an association, and within a PDU")
     ] = 60.0
+    min_progress_bytes: Annotated[
+        Count, Meta(description="Least a message under way must bring within network_timeout_s")
+    ] = 4_096
     dimse_timeout_s: Annotated[
         Seconds, Meta(description="Wait for a peer's response to our request")
     ] = 60.0
@@ -217,6 +220,44 @@ class Identity(Section, frozen=True, kw_only=True):
     ] = "local"
 
 
+class Outbox(Section, frozen=True, kw_only=True):
+    """Messages to peers that nobody asked for: N-EVENT-REPORT."""
+
+    poll_s: Annotated[Seconds, Meta(description="How often each process looks for new events")] = (
+        0.5
+    )
+    grace_s: Annotated[
+        Seconds,
+        Meta(description="Time an event waits for an association the peer opens, before we call"),
+    ] = 5.0
+    lease_s: Annotated[
+        Annotated[float, Meta(ge=1, le=86_400)],
+        Meta(description="Time after which the events of a process that died are sent by others"),
+    ] = 30.0
+    retry_s: Annotated[
+        Seconds, Meta(description="Wait before the second attempt; doubled at each further one")
+    ] = 10.0
+    max_retry_s: Annotated[Seconds, Meta(description="Longest wait between two attempts")] = 1_800.0
+    max_attempts: Annotated[Count, Meta(description="Attempts before an event is kept as dead")] = (
+        100
+    )
+    expiry_s: Annotated[
+        Annotated[float, Meta(gt=0, le=31_536_000)],
+        Meta(description="Time in which an event is worth sending; afterwards it is kept as dead"),
+    ] = 604_800.0
+    max_events: Annotated[Count, Meta(description="Events waiting in all; more are refused")] = (
+        50_000
+    )
+    max_events_per_peer: Annotated[
+        Count, Meta(description="Events waiting for one peer; more are refused")
+    ] = 5_000
+    max_event_bytes: Annotated[Count, Meta(description="Largest Event Information")] = 1_048_576
+    max_calls: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000)],
+        Meta(description="Peers one process calls at once"),
+    ] = 4
+
+
 class Logging(Section, frozen=True, kw_only=True):
     """What the log says. It never holds patient data."""
 
@@ -240,4 +281,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     query: Query = field(default_factory=Query)
     retrieve: Retrieve = field(default_factory=Retrieve)
     identity: Identity = field(default_factory=Identity)
+    outbox: Outbox = field(default_factory=Outbox)
     logging: Logging = field(default_factory=Logging)

@@ -27,6 +27,7 @@ from pacs.services.find import Find
 from pacs.services.gate import AskingGate, LoopbackGate
 from pacs.services.header import read_dataset
 from pacs.services.ls import Listing
+from pacs.services.outbox import Outbox
 from pacs.services.peer import Peers
 from pacs.services.reindex import Reindex
 from pacs.services.retrieve import Retrieve
@@ -40,6 +41,7 @@ from storage.database.connection import Database
 from storage.database.decisions import Decisions
 from storage.database.delete import DeletionTable
 from storage.database.find import DatabaseFindIndex
+from storage.database.outbox import OutboxTable
 from storage.database.peer import DatabaseSnapshots, PeerTable
 from storage.database.reindex import WholeIndex
 from storage.database.retrieve import DatabaseRetrieveIndex
@@ -75,6 +77,8 @@ class Archive:
     conflicts: Conflicts
     verification: Verification
     reindex: Reindex
+    records: DatabaseRecords
+    outbox: Outbox
     extensions: Mapping[str, Attached]
 
 
@@ -136,7 +140,7 @@ def _assembled(
         audit=audit,
         transcoder=transcoder,
         snapshots=DatabaseSnapshots(database),
-        records=DatabaseRecords(database, settings.retrieve.versions),
+        records=DatabaseRecords(database, settings.retrieve.versions, settings.outbox),
         index=DatabaseRetrieveIndex(database),
     )
     return _archive(home, parts, AskingGate(gate or _gate(settings)))
@@ -192,6 +196,8 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         ),
         verification=Verification(index=_whole(parts), store=parts.store, audit=parts.audit),
         reindex=reindex,
+        records=parts.records,
+        outbox=Outbox(OutboxTable(parts.database, settings.outbox), parts.records, parts.audit),
         extensions={},
     )
 

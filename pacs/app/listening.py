@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pacs.app.archive import Archive, open_archive
 from pacs.app.control import Orders
+from pacs.app.posting import posting
 from pacs.app.provided import service_classes
 from pacs.association.board import Board
 from pacs.association.limits import Occupancy
@@ -34,20 +35,24 @@ def listening(
     Listens by the settings unless given a ``listener``, and counts alone
     unless given an ``occupancy``.
     """
-    server = AssociationServer(
-        archive.settings,
-        gate=archive.gate,
-        spool=archive.store,
-        services=Server(service_classes(archive), gate=archive.gate, audit=archive.audit),
-        audit=archive.audit,
-        occupancy=occupancy,
-    )
-    port = server.start(listener)
-    try:
-        yield port
-    finally:
-        server.drain(archive.settings.association.drain_timeout_s)
-        server.close()
+    with posting(archive) as postman:
+        server = AssociationServer(
+            archive.settings,
+            gate=archive.gate,
+            spool=archive.store,
+            services=Server(
+                service_classes(archive), gate=archive.gate, audit=archive.audit, ways=postman
+            ),
+            audit=archive.audit,
+            occupancy=occupancy,
+        )
+        port = server.start(listener)
+        try:
+            yield port
+        finally:
+            postman.rest()
+            server.drain(archive.settings.association.drain_timeout_s)
+            server.close()
 
 
 def hold_associations(

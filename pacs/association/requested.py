@@ -27,6 +27,7 @@ from pacs.association.intake import Arrived
 from pacs.association.landing import Landing, LandingPlace, Received
 from pacs.association.message import Operation
 from pacs.association.negotiation import Agreed
+from pacs.association.reporting import Reporting
 from pacs.association.sending import PRIORITY_MEDIUM, AssociationDelivery, Following
 from pacs.core.errors import (
     CapacityExhausted,
@@ -162,6 +163,10 @@ class Requested:
                 yield self._progress(self._response(Operation.C_GET, message_id, received))
         finally:
             self._landings.place = None
+
+    def reporting(self) -> Reporting:
+        """Give the way for N-EVENT-REPORTs, where the peer let us take the SCP role."""
+        return Reporting(self._exchange)
 
     def _request(
         self,

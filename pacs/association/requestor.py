@@ -50,7 +50,11 @@ class NothingAccepted(PeerRefused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """One presentation context. ``scp_role`` offers to take C-STOREs of this class (C-GET)."""
+    """One presentation context.
+
+    ``scp_role`` asks to be the SCP of this class although we are the requestor:
+    to take its C-STOREs (C-GET), or to report its events.
+    """
 
     sop_class_uid: str
     transfer_syntax_uids: tuple[str, ...]

@@ -10,7 +10,6 @@ import selectors
 import socket
 import threading
 import time
-from functools import partial
 from typing import Final
 
 from config.settings import Dicom, Settings
@@ -197,16 +196,20 @@ class AssociationServer:
 
     def _begin(self, connection: socket.socket, address: tuple[str, int]) -> None:
         association = ServedAssociation(
-            self._host,
-            connection=connection,
-            address=address,
-            ended=partial(self._occupancy.disconnect, address[0]),
+            self._host, connection=connection, address=address, ended=self._ended
         )
+        with self._lock:
+            self._live.add(association)
         try:
             association.start()
         except RuntimeError:
+            with self._lock:
+                self._live.discard(association)
             association.upper_layer.abort()
             raise
+
+    def _ended(self, association: ServedAssociation) -> None:
+        """Forget an association; said by its thread, as the last thing it does."""
         with self._lock:
-            self._live = {one for one in self._live if one.is_alive()}
-            self._live.add(association)
+            self._live.discard(association)
+        self._occupancy.disconnect(association.address[0])

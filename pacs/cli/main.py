@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Entry] = {
     "reindex": Entry("pacs.cli.reindex:reindex", "Rebuild the index from the files"),
     "delete": Entry("pacs.cli.delete:delete", "Delete with a reason, or undo a deletion"),
     "conflict": Entry("pacs.cli.conflict:conflict", "List and resolve identity conflicts"),
+    "outbox": Entry("pacs.cli.outbox:outbox", "See events that peers have not confirmed yet"),
     "conformance": Entry(
         "pacs.cli.conformance:conformance", "Print the DICOM conformance statement"
     ),

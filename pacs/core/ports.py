@@ -20,6 +20,7 @@ from pacs.core.identifiers import (
 )
 from pacs.core.records import (
     Arrival,
+    Event,
     Held,
     IncomingMeta,
     Instance,
@@ -209,6 +210,13 @@ class Unit(Protocol):
 
     def enqueue(self, job: Job) -> None:
         """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled."""
+        ...
+
+    def post(self, event: Event) -> int:
+        """Insert an event, to be delivered once this is committed; gives its number.
+
+        Raises ``EventTooLarge`` or ``OutboxFull``.
+        """
         ...
 
 

@@ -8,16 +8,18 @@ instance carries decide where it is found, and contradictions become rows of
 ``conflict``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
+from config.settings import Outbox as OutboxSettings
 from pacs.core.attributes import Level, attributes_of
 from pacs.core.journal import INSTANCE, SERIES, STUDY
-from pacs.core.records import Held, Instance, Job, Usage
+from pacs.core.records import Event, Held, Instance, Job, Usage
 from pacs.core.text import date_time_key, name_groups, name_sounds
 from storage.database.conflict import refresh
 from storage.database.connection import INDEX_LOCK, Database
+from storage.database.outbox import post
 from storage.database.retrieve import DatabaseRetrieveIndex, turns_of
 from storage.database.versions import deliver
 
@@ -41,24 +43,41 @@ Row = dict[str, object]
 class DatabaseRecords:
     """``pacs.core.ports.Records`` on SQLite or PostgreSQL."""
 
-    def __init__(self, database: Database, versions: str) -> None:
+    def __init__(
+        self, database: Database, versions: str, outbox: OutboxSettings | None = None
+    ) -> None:
         self._database = database
         self._versions = versions
+        self._outbox = outbox or OutboxSettings()
+        self.on_posted: Callable[[], None] = lambda: None
+        """Called after a transaction that posted events, so that they need not be looked for."""
 
     @contextmanager
     def transaction(self) -> Iterator["DatabaseUnit"]:
         """Begin; commits durably at the end of the block. Raises ``RecordsFailed``."""
         with self._database.transaction():
-            yield DatabaseUnit(self._database, self._versions)
+            unit = DatabaseUnit(self._database, self._versions, outbox=self._outbox)
+            yield unit
+        if unit.posted:
+            self.on_posted()
 
 
 class DatabaseUnit:
     """``pacs.core.ports.Unit``: what may be written in one transaction."""
 
-    def __init__(self, database: Database, versions: str, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        versions: str,
+        *,
+        alone: bool = False,
+        outbox: OutboxSettings | None = None,
+    ) -> None:
         self._database = database
         self._versions = versions
         self._alone = alone
+        self._outbox = outbox or OutboxSettings()
+        self.posted = False
         self._held = DatabaseRetrieveIndex(database)
 
     # --- instances -------------------------------------------------------------
@@ -210,6 +229,12 @@ class DatabaseUnit:
             "asked_utc": datetime.now(UTC).strftime(_UTC),
         }
         self._insert("job", row, on_conflict="ON CONFLICT (unique_key) DO NOTHING")
+
+    def post(self, event: Event) -> int:
+        """Insert an event, to be delivered once this is committed. Raises ``EventTooLarge`` or ``OutboxFull``."""
+        number = post(self._database, event, self._outbox)
+        self.posted = True
+        return number
 
 
 def note_modalities(database: Database, study: int) -> None:

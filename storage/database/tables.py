@@ -38,5 +38,7 @@ TABLES: tuple[Table, ...] = (
     Table("revision", Kind.RECORD, "grows with every change made while serving"),
     Table("usage_fact", Kind.RECORD, "who used what, written in the transaction of the fact"),
     Table("job", Kind.RECORD, "work asked for in the transaction of its cause"),
+    Table("outbox", Kind.RECORD, "an event a peer has not confirmed yet, or never did"),
+    Table("outbox_call", Kind.RECORD, "when a peer that did not take our call is called again"),
 )
 """In an order in which they can be emptied: children before parents."""
