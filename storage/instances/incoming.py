@@ -32,7 +32,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE,
 _CHECK_EVERY_BYTES = 4 * 1024 * 1024
 _HEAD_BYTES: Final = 65_536
 """So much of a Data Set stays at hand: the headers of nearly all end well within."""
-_WRITE_OUT_BYTES: Final = 131_072
+_WRITE_OUT_BYTES: Final = 262_144
 """So much is written to the file before the disk is asked to begin with it."""
 
 
@@ -279,7 +279,8 @@ class DiskIncoming:
         self._drop_arrival()
 
     def _drop_arrival(self) -> None:
-        Path(self._arrival).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._arrival)  # noqa: PTH108 - once per instance: Path costs four times as much
 
     def __enter__(self) -> "DiskIncoming":
         return self
