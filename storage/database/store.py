@@ -11,9 +11,10 @@ instance carries decide where it is found, and contradictions become rows of
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from config.settings import Outbox as OutboxSettings
-from pacs.core.attributes import Level, attributes_of
+from pacs.core.attributes import INDEXED, Level
 from pacs.core.journal import INSTANCE, SERIES, STUDY
 from pacs.core.records import Event, Held, Instance, Job, Usage
 from pacs.core.text import date_time_key, name_groups, name_sounds
@@ -23,7 +24,6 @@ from storage.database.outbox import post
 from storage.database.retrieve import DatabaseRetrieveIndex, turns_of
 from storage.database.versions import deliver
 
-_UTC = "%Y-%m-%dT%H:%M:%S.%fZ"
 _LONGEST_NAME = 640  # characters: a row of an index of PostgreSQL holds 2704 bytes
 _KEYS = {
     "patient": ("patient_id", "issuer_of_patient_id", "registrant", "lone_study_uid"),
@@ -37,6 +37,10 @@ _OLDER_SERIES = (
     "AND p.issuer_of_patient_id = ? AND p.registrant = ? AND p.lone_study_uid = ? "
     "AND e.origin < ? AND s.origin < ? AND p.origin < ?"
 )
+_COLUMNS = {
+    level: [(one.column, one.keyword) for one in INDEXED if one.level is level] for level in Level
+}
+_LATER = ("series_row", "deleted_by", "delivered")
 Row = dict[str, object]
 
 
@@ -93,8 +97,9 @@ class DatabaseUnit:
             return False
         series, empty = self._known_series(instance) or self._new_series(instance)
         lone = int(deleted_by is None and not came_before)
-        row: Row = {"series_row": series, "deleted_by": deleted_by, "delivered": lone}
-        self._insert("instance", {**_instance_row(instance), **row})
+        row = _instance_row(instance)
+        row.update(zip(_LATER, (series, deleted_by, lone), strict=True))
+        self._insert("instance", row)
         self._count(instance, series, lone=bool(lone), came_before=came_before)
         if empty:
             header, registrant = instance.header, instance.provenance.registrant
@@ -199,11 +204,7 @@ class DatabaseUnit:
         self._database.write(f"UPDATE {table} SET {sets} WHERE id = ?{earlier}", params)
 
     def _insert(self, table: str, row: Row, on_conflict: str = "") -> None:
-        columns = ", ".join(f'"{column}"' for column in row)
-        marks = ", ".join("?" * len(row))
-        self._database.write(
-            f"INSERT INTO {table} ({columns}) VALUES ({marks}) {on_conflict}", list(row.values())
-        )
+        self._database.write(_insertion(table, tuple(row), on_conflict), list(row.values()))
 
     # --- records -----------------------------------------------------------------
 
@@ -212,7 +213,7 @@ class DatabaseUnit:
         self._insert(
             "usage_fact",
             {
-                "noted_utc": datetime.now(UTC).strftime(_UTC),
+                "noted_utc": _utc(datetime.now(UTC)),
                 "subscriber": usage.subscriber,
                 "kind": usage.kind,
                 "amount": usage.amount,
@@ -226,7 +227,7 @@ class DatabaseUnit:
             "kind": job.kind,
             "payload": job.payload,
             "unique_key": job.unique_key,
-            "asked_utc": datetime.now(UTC).strftime(_UTC),
+            "asked_utc": _utc(datetime.now(UTC)),
         }
         self._insert("job", row, on_conflict="ON CONFLICT (unique_key) DO NOTHING")
 
@@ -235,6 +236,13 @@ class DatabaseUnit:
         number = post(self._database, event, self._outbox)
         self.posted = True
         return number
+
+
+@lru_cache
+def _insertion(table: str, columns: tuple[str, ...], on_conflict: str) -> str:
+    named = ", ".join(f'"{column}"' for column in columns)
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({named}) VALUES ({marks}) {on_conflict}"
 
 
 def note_modalities(database: Database, study: int) -> None:
@@ -264,15 +272,21 @@ def parent_rows(instance: Instance) -> dict[str, Row]:
     }
 
 
+def _utc(moment: datetime) -> str:
+    """Write a moment in UTC so that text sorts as time does."""
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
+
+
 def _attributes(instance: Instance, level: Level) -> Row:
-    return {one.column: instance.header.values.get(one.keyword) for one in attributes_of(level)}
+    values = instance.header.values
+    return {column: values.get(keyword) for column, keyword in _COLUMNS[level]}
 
 
 def _common(instance: Instance) -> Row:
     return {
         "registrant": instance.provenance.registrant,
         "origin": instance.place.object_id,
-        "received_utc": instance.provenance.received_utc.strftime(_UTC),
+        "received_utc": _utc(instance.provenance.received_utc),
     }
 
 
@@ -330,6 +344,6 @@ def _instance_row(instance: Instance) -> Row:
         "place": place.name,
         "size_bytes": place.size_bytes,
         "data_set_offset": place.data_set_offset,
-        "received_utc": instance.provenance.received_utc.strftime(_UTC),
+        "received_utc": _utc(instance.provenance.received_utc),
         "source_ae_title": instance.provenance.source_ae_title,
     }
