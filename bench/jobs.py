@@ -19,15 +19,13 @@ from pacs.core.records import Job
 from storage.database.connection import Database
 from storage.database.jobs import JobTable
 from storage.database.store import DatabaseRecords
-from storage.database.turns import Turns
 
 LEASE_S = 60.0
 
 
 def opened(home: Path, url: str) -> tuple[Database, JobTable]:
     database = Database(DatabaseSettings(url=url), home)
-    turns = None if url else Turns(home / "jobs.lock")
-    return database, JobTable(database, "first", turns=turns)
+    return database, JobTable(database, DatabaseRecords(database, "first"))
 
 
 def work(home: Path, url: str, name: str, begin: threading.Event) -> None:

@@ -47,13 +47,19 @@ class Dicom(Section, frozen=True, kw_only=True):
 class Association(Section, frozen=True, kw_only=True):
     """Bounds of the association layer."""
 
-    max_associations: Annotated[Count, Meta(description="Associations served at once")] = 100
+    max_associations: Annotated[
+        Count, Meta(description="Associations served at once, by all listeners together")
+    ] = 100
     max_associations_per_host: Annotated[
         Count, Meta(description="Associations served at once from one address")
     ] = 50
     max_connections: Annotated[
-        Count, Meta(description="Open TCP connections, those not yet associated included")
+        Annotated[int, Meta(ge=1, le=65_536)],
+        Meta(description="Open TCP connections, those not yet associated included"),
     ] = 300
+    max_unassociated_per_host: Annotated[
+        Count, Meta(description="Open TCP connections from one address that have not associated")
+    ] = 100
     max_pdu_bytes: Annotated[
         Annotated[int, Meta(ge=4_096, le=16_777_216)],
         Meta(description="Largest P-DATA-TF PDU we ask for and accept"),
@@ -68,6 +74,12 @@ class Association(Section, frozen=True, kw_only=True):
     max_identifier_bytes: Annotated[
         Count, Meta(description="Largest identifier or attribute list accepted with a request")
     ] = 1_048_576
+    max_identifier_elements: Annotated[
+        Count,
+        Meta(
+            description="Elements and sequence items accepted in such a list; they cost far more than their bytes"
+        ),
+    ] = 65_536
     max_queued_messages: Annotated[
         Count, Meta(description="Requests waiting on one association before it is aborted")
     ] = 16
@@ -77,6 +89,9 @@ class Association(Section, frozen=True, kw_only=True):
     network_timeout_s: Annotated[
         Seconds, Meta(description="Silence allowed on an association, and within a PDU")
     ] = 60.0
+    min_progress_bytes: Annotated[
+        Count, Meta(description="Least a message under way must bring within network_timeout_s")
+    ] = 4_096
     dimse_timeout_s: Annotated[
         Seconds, Meta(description="Wait for a peer's response to our request")
     ] = 60.0
@@ -86,6 +101,15 @@ class Association(Section, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         Seconds, Meta(description="Time open associations get to finish when the server stops")
     ] = 20.0
+
+
+class Serve(Section, frozen=True, kw_only=True):
+    """The processes of the server."""
+
+    listeners: Annotated[
+        Annotated[int, Meta(ge=0, le=255)],
+        Meta(description="Processes that hold associations; 0 for one per core"),
+    ] = 0
 
 
 class Storage(Section, frozen=True, kw_only=True):
@@ -118,7 +142,12 @@ class Database(Section, frozen=True, kw_only=True):
             description="Empty for SQLite in home; postgresql://user:password@host:port/name otherwise"
         ),
     ] = ""
-    max_connections: Annotated[Count, Meta(description="Pooled connections of one process")] = 32
+    max_connections: Annotated[
+        Count,
+        Meta(
+            description="Pooled connections of the server, shared among its listeners; at least 4 each"
+        ),
+    ] = 32
     timeout_s: Annotated[
         Seconds, Meta(description="Wait for a pooled connection or for a lock")
     ] = 30.0
@@ -196,6 +225,12 @@ class Query(Section, frozen=True, kw_only=True):
     ] = 1_000_000
     page_rows: Annotated[Count, Meta(description="Rows fetched at a time")] = 500
     max_uids: Annotated[Count, Meta(description="UIDs accepted in one list")] = 10_000
+    max_elements: Annotated[
+        Count,
+        Meta(
+            description="Elements and sequence items accepted in a question, of C-MOVE and C-GET too; more are refused with 0xA700 or 0xA701"
+        ),
+    ] = 2_000
 
 
 class Retrieve(Section, frozen=True, kw_only=True):
@@ -229,6 +264,44 @@ class Identity(Section, frozen=True, kw_only=True):
     ] = "local"
 
 
+class Outbox(Section, frozen=True, kw_only=True):
+    """Messages to peers that nobody asked for: N-EVENT-REPORT."""
+
+    poll_s: Annotated[Seconds, Meta(description="How often each process looks for new events")] = (
+        0.5
+    )
+    grace_s: Annotated[
+        Seconds,
+        Meta(description="Time an event waits for an association the peer opens, before we call"),
+    ] = 5.0
+    lease_s: Annotated[
+        Annotated[float, Meta(ge=1, le=86_400)],
+        Meta(description="Time after which the events of a process that died are sent by others"),
+    ] = 30.0
+    retry_s: Annotated[
+        Seconds, Meta(description="Wait before the second attempt; doubled at each further one")
+    ] = 10.0
+    max_retry_s: Annotated[Seconds, Meta(description="Longest wait between two attempts")] = 1_800.0
+    max_attempts: Annotated[Count, Meta(description="Attempts before an event is kept as dead")] = (
+        100
+    )
+    expiry_s: Annotated[
+        Annotated[float, Meta(gt=0, le=31_536_000)],
+        Meta(description="Time in which an event is worth sending; afterwards it is kept as dead"),
+    ] = 604_800.0
+    max_events: Annotated[Count, Meta(description="Events waiting in all; more are refused")] = (
+        50_000
+    )
+    max_events_per_peer: Annotated[
+        Count, Meta(description="Events waiting for one peer; more are refused")
+    ] = 5_000
+    max_event_bytes: Annotated[Count, Meta(description="Largest Event Information")] = 1_048_576
+    max_calls: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000)],
+        Meta(description="Peers one process calls at once"),
+    ] = 4
+
+
 class Logging(Section, frozen=True, kw_only=True):
     """What the log says. It never holds patient data."""
 
@@ -245,6 +318,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     dicom: Dicom = field(default_factory=Dicom)
     association: Association = field(default_factory=Association)
+    serve: Serve = field(default_factory=Serve)
     storage: Storage = field(default_factory=Storage)
     database: Database = field(default_factory=Database)
     jobs: Jobs = field(default_factory=Jobs)
@@ -252,4 +326,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     query: Query = field(default_factory=Query)
     retrieve: Retrieve = field(default_factory=Retrieve)
     identity: Identity = field(default_factory=Identity)
+    outbox: Outbox = field(default_factory=Outbox)
     logging: Logging = field(default_factory=Logging)

@@ -88,5 +88,5 @@ def answer_find(request: Request, find: Find) -> Iterator[Response]:
         if request.cancelled():
             break
         pending = PENDING if one.all_keys_supported else PENDING_WITH_WARNING
-        yield Response(status=pending, identifier=one.identifier)
+        yield Response(status=pending, identifier=one.identifier, more_at_once=one.more_at_once)
     yield Response(status=CANCELLED if request.cancelled() else SUCCESS)

@@ -4,7 +4,7 @@ Turns an identifier into a selection, a selection's progress into responses.
 It decides nothing about what is delivered or how it is encoded.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 from pydicom.dataset import Dataset
@@ -56,15 +56,17 @@ def move(request: Request, retrieve: Retrieve, max_uids: int) -> Iterator[Respon
     """Answer one C-MOVE."""
     destination = AETitle(str(request.fields.get("MoveDestination", "")).strip())
     originator = Originator(ae_title=request.caller.ae_title, message_id=request.message_id)
-    progress = retrieve.move(request.caller, _selection(request, max_uids), destination, originator)
-    return _answers(progress, request.cancelled)
+    selection = _selection(request, max_uids)
+    return _answers(
+        retrieve.move(request.caller, selection, destination, originator, request.cancelled)
+    )
 
 
 def get(request: Request, retrieve: Retrieve, max_uids: int) -> Iterator[Response]:
     """Answer one C-GET."""
     selection = _selection(request, max_uids)
-    progress = retrieve.get(request.caller, selection, request.association.delivery())
-    return _answers(progress, request.cancelled)
+    delivery = request.association.delivery()
+    return _answers(retrieve.get(request.caller, selection, delivery, request.cancelled))
 
 
 def _selection(request: Request, max_uids: int) -> Selection:
@@ -76,22 +78,19 @@ def _selection(request: Request, max_uids: int) -> Selection:
     )
 
 
-def _answers(progress: Iterator[Progress], cancelled: Callable[[], bool]) -> Iterator[Response]:
+def _answers(progress: Iterator[Progress]) -> Iterator[Response]:
     """One pending response after each sub-operation, and the final one."""
-    last = next(progress)
-    for last in progress:
-        if last.remaining and cancelled():
-            close = getattr(progress, "close", None)
-            if close is not None:
-                close()
-            yield _response(_CANCELLED, last, with_remaining=True)
-            return
-        if last.remaining:
-            yield _response(_PENDING, last, with_remaining=True)
-    yield _response(_final_status(last), last, with_remaining=False)
+    next(progress)  # untouched; what speaks against the request as a whole is raised here
+    for one in progress:
+        if one.over:
+            yield _response(_final_status(one), one, with_remaining=bool(one.remaining))
+        elif one.remaining:
+            yield _response(_PENDING, one, with_remaining=True)
 
 
 def _final_status(last: Progress) -> int:
+    if last.remaining:
+        return _CANCELLED
     if last.failed and not (last.completed or last.warning):
         return _ALL_FAILED
     return _SOME_FAILED if last.failed or last.warning else _SUCCESS

@@ -6,7 +6,7 @@ implements ``pacs.association.message.Services``.
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from pacs.association.message import (
@@ -19,6 +19,7 @@ from pacs.association.message import (
 )
 from pacs.core.caller import Caller
 from pacs.core.errors import OperationUnsupported, PacsError
+from pacs.core.event_ports import EventWay, EventWays
 from pacs.core.ports import AuditTrail, Delivery, Gate
 from scp.service_class import ServiceClass
 from scp.status import (
@@ -75,8 +76,14 @@ class Server:
     """Every service class behind one door."""
 
     def __init__(
-        self, service_classes: Sequence[ServiceClass], *, gate: Gate, audit: AuditTrail
+        self,
+        service_classes: Sequence[ServiceClass],
+        *,
+        gate: Gate,
+        audit: AuditTrail,
+        ways: EventWays | None = None,
     ) -> None:
+        self._ways = ways
         self._service_classes = tuple(service_classes)
         self._gate = gate
         self._audit = audit
@@ -98,6 +105,10 @@ class Server:
                     entered = None if one.session is None else one.session(caller)
                     sessions[index] = None if entered is None else stack.enter_context(entered)
             yield lambda request: self._serve(request, sessions)
+
+    def opened(self, caller: Caller, way: EventWay) -> AbstractContextManager[None]:
+        """Tell who has events for peers of an association, from its acceptance to its end."""
+        return nullcontext() if self._ways is None else self._ways.opened(caller, way)
 
     def _serves(self, service_class: ServiceClass, sop_class_uid: str) -> bool:
         if sop_class_uid in self._listed:

@@ -6,7 +6,7 @@ the files (``scu.files``) and to convert them (a ``Transcoder`` does).
 """
 
 import enum
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -35,9 +35,20 @@ class NothingTaken:
         """Nothing is accepted."""
         return ()
 
-    def send(self, payload: Payload, originator: Originator | None) -> SendOutcome:
+    def send(
+        self,
+        payload: Payload,
+        originator: Originator | None,
+        following: Callable[[], Payload | None] | None = None,
+    ) -> SendOutcome:
         """Every Data Set fails."""
         return SendOutcome.FAILURE
+
+    def close(self) -> None:
+        """Nothing is ever opened ahead."""
+
+    def abort(self) -> None:
+        """Nothing is under way."""
 
 
 class StoreSCU:
@@ -155,19 +166,25 @@ def _send_waiting(
     while waiting:
         payload = waiting.pop()
         try:
-            outcome = _send_one(requested, payload, transcoder)
+            outcome = _send_one(requested, payload, transcoder, waiting)
         except PeerUnreachable:
             yield FileOutcome(payload=payload, sent_as=SentAs.LOST)
             return
         yield outcome
 
 
-def _send_one(requested: Requested, payload: Payload, transcoder: Transcoder | None) -> FileOutcome:
+def _send_one(
+    requested: Requested,
+    payload: Payload,
+    transcoder: Transcoder | None,
+    waiting: Sequence[Payload],
+) -> FileOutcome:
     accepted = requested.accepted(payload.sop_class_uid)
     source = payload.transfer_syntax_uid
     try:
         if source in accepted:
-            return _outcome(payload, requested.store(payload))
+            status = requested.store(payload, following=lambda: waiting[-1] if waiting else None)
+            return _outcome(payload, status)
         targets = [one for one in accepted if transcoder and transcoder.convertible(source, one)]
         if transcoder is None or not targets:
             return FileOutcome(payload=payload, sent_as=SentAs.UNSUPPORTED)

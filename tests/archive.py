@@ -67,9 +67,10 @@ class Archive:
         rows: list[dict[str, Any]] = json.loads(self.pacs(*arguments, "--json"))
         return rows
 
-    def add_peer(self, ae_title: str, port: int) -> None:
+    def add_peer(self, ae_title: str, port: int, *, associations: int = 1) -> None:
         """Name a move destination; wait until the running server knows it."""
-        self.pacs("peer", "add", ae_title, "127.0.0.1", str(port))
+        many = ("--associations", str(associations))
+        self.pacs("peer", "add", ae_title, "127.0.0.1", str(port), *many)
         time.sleep(1.1)  # documented: a change holds within a second
 
     def kept(self) -> list[Path]:
@@ -78,13 +79,20 @@ class Archive:
 
     def arriving(self) -> list[Path]:
         """List what is being received, or was left there."""
-        return sorted((self.home / "store" / "incoming").iterdir())
+        common = self.home / "store" / "incoming"
+        return sorted(one for one in common.rglob("*") if not one.is_dir())
 
     def resident_kib(self) -> int:
-        """Tell the server's largest resident set so far."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(peak)
+        """Tell the largest resident sets so far of the server and its listeners, added up."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return sum(map(_peak_kib, [pid, *children]))
+
+
+def _peak_kib(pid: int | str) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak)
 
 
 @contextmanager

@@ -26,7 +26,8 @@ from pynetdicom import AE, build_role, evt
 
 from config.load import load
 from pacs.app.archive import Archive
-from pacs.app.serve import listening, prepared
+from pacs.app.listening import listening
+from pacs.app.serve import prepared
 from tests.postgres import START_TIMEOUT_S, _free_port, _run
 from tests.pynetdicom_hold import hold
 
@@ -108,7 +109,8 @@ def kept(home: Path) -> list[Path]:
 
 def arriving(home: Path) -> list[Path]:
     """List what is on its way, or was left there."""
-    return sorted((home / "store" / "incoming").iterdir())
+    common = home / "store" / "incoming"
+    return sorted(one for one in common.rglob("*") if not one.is_dir())
 
 
 def pacs(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

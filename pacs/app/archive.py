@@ -29,6 +29,7 @@ from pacs.services.gate import AskingGate, LoopbackGate
 from pacs.services.header import read_dataset
 from pacs.services.job import Jobs
 from pacs.services.ls import Listing
+from pacs.services.outbox import Outbox
 from pacs.services.peer import Peers
 from pacs.services.reindex import Reindex
 from pacs.services.retrieve import Retrieve
@@ -44,12 +45,12 @@ from storage.database.delete import DeletionTable
 from storage.database.find import DatabaseFindIndex
 from storage.database.job_list import JobList
 from storage.database.jobs import JobTable
+from storage.database.outbox import OutboxTable
 from storage.database.peer import DatabaseSnapshots, PeerTable
 from storage.database.reindex import WholeIndex
 from storage.database.retrieve import DatabaseRetrieveIndex
 from storage.database.stats import DatabaseCounts
 from storage.database.store import DatabaseRecords
-from storage.database.turns import Turns
 from storage.instances.disk import DiskStore
 from storage.journal import Journal
 
@@ -83,6 +84,8 @@ class Archive:
     jobs: Jobs
     job_table: JobTable
     wake: Callable[[str], None]
+    records: DatabaseRecords
+    outbox: Outbox
     extensions: Mapping[str, Attached]
 
 
@@ -98,15 +101,18 @@ def open_archive(
     *,
     gate: Gate | None = None,
     extensions: Sequence[Extension] | None = None,
+    receiver: str = "",
 ) -> Iterator[Archive]:
     """Open the archive of a home that ``initialize`` has made. Raises ``NotInitialized``.
 
-    ``extensions`` are attached after ours; those installed unless given.
+    ``extensions`` are attached after ours; those installed unless given. A
+    process that receives beside others names itself as ``receiver``: it gets
+    folders of its own for what is on its way.
     """
     if not store_folder(home, loaded.settings).is_dir():
         raise NotInitialized(f"{home} holds no archive: run pacs --home {home} init")
     with ExitStack() as stack:
-        archive = _assembled(home, loaded.settings, gate, stack)
+        archive = _assembled(home, loaded.settings, gate, stack, receiver)
         for extension in (*OURS, *(installed() if extensions is None else extensions)):
             settings = loaded.extensions.get(extension.name) or extension.settings()
             attached = extension.attach(archive, settings)
@@ -126,15 +132,18 @@ def _with(archive: Archive, name: str, attached: Attached) -> Archive:
     return replace(archive, extensions={**archive.extensions, name: attached})
 
 
-def _assembled(home: Path, settings: Settings, gate: Gate | None, stack: ExitStack) -> Archive:
+def _assembled(
+    home: Path, settings: Settings, gate: Gate | None, stack: ExitStack, receiver: str
+) -> Archive:
     database = Database(settings.database, home)
     stack.callback(database.close)
-    store = DiskStore(store_folder(home, settings), settings.storage)
+    store = DiskStore(store_folder(home, settings), settings.storage, receiver=receiver)
     audit = FileAuditTrail(home / "audit")
     stack.callback(audit.close)
-    transcoder = SandboxedTranscoder(settings.retrieve, home / "work")
+    transcoder = SandboxedTranscoder(settings.retrieve, home / "work" / receiver)
     stack.callback(transcoder.close)
     wake = _wake(settings, stack)
+    records = DatabaseRecords(database, settings.retrieve.versions, settings.outbox, wake=wake)
     parts = _Parts(
         settings=settings,
         database=database,
@@ -143,13 +152,8 @@ def _assembled(home: Path, settings: Settings, gate: Gate | None, stack: ExitSta
         audit=audit,
         transcoder=transcoder,
         snapshots=DatabaseSnapshots(database),
-        records=DatabaseRecords(database, settings.retrieve.versions, wake=wake),
-        job_table=JobTable(
-            database,
-            settings.retrieve.versions,
-            wake=wake,
-            turns=None if settings.database.url else Turns(home / "jobs.lock"),
-        ),
+        records=records,
+        job_table=JobTable(database, records),
         wake=wake,
         index=DatabaseRetrieveIndex(database),
     )
@@ -220,6 +224,8 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         jobs=Jobs(JobList(parts.database, parts.wake), parts.audit),
         job_table=parts.job_table,
         wake=parts.wake,
+        records=parts.records,
+        outbox=Outbox(OutboxTable(parts.database, settings.outbox), parts.records, parts.audit),
         extensions={},
     )
 

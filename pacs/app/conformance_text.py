@@ -31,11 +31,12 @@ have survived a power cut by then.
 ### Association policies
 
 Application Context Name `1.2.840.10008.3.1.1.1`. No asynchronous operations: a proposed window is answered with 1, 1,
-and so are our own. One operation at a time is served on an association; a C-CANCEL is looked for before each response.
+and so are our own. One operation at a time is served on an association; a C-CANCEL is looked for at least once in eight responses.
 """
 
 ACCEPTANCE: Final = """
-Associations initiated: one for each C-MOVE, further ones where a selection needs more than 128 presentation contexts.
+Associations initiated: one for each C-MOVE, or as many at once as were entered with the peer (1 to 16); further ones where
+a selection needs more than 128 presentation contexts.
 Each SOP Class is proposed with its stored transfer syntaxes, Explicit and Implicit VR Little Endian, each in a context of
 its own. A C-STORE sub-operation carries Move Originator Application Entity Title and Message ID.
 
@@ -83,7 +84,7 @@ type 1 and 2 attributes are kept as they come. Success is 0x0000; warnings are n
 
 _QUERY: Final = """
 Status 0xFF00 with each match, 0xFF01 where some key of the query is not supported, 0x0000 at the end, 0xFE00 after a
-C-CANCEL, which is obeyed before the next response. Too many matches are refused before the first response, never cut off.
+C-CANCEL, which is obeyed within eight matches. Too many matches are refused before the first response, never cut off.
 
 Bytes of the application information: relational queries, combined date-time matching, fuzzy semantic matching of person
 names, timezone query adjustment, enhanced multi-frame image conversion. Each acts only where it was accepted.

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,10 @@ from pacs.app.archive import store_folder
 from pacs.app.extension import Extension, installed
 from pacs.core.errors import HomeInUse, SettingsInvalid
 from storage.database.connection import Database
+
+LOCK_WAIT_S = 10.0
+"""How long the listeners of a server that was killed may take to end."""
+_LOOK_AGAIN_S = 0.02
 
 
 def initialize(home: Path, loaded: Loaded, extensions: Sequence[Extension] | None = None) -> None:
@@ -48,21 +53,42 @@ def _make_durable(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive(home: Path) -> Iterator[None]:
-    """Be the only one who serves or rebuilds this home. Raises ``HomeInUse``.
+def exclusive(home: Path) -> Iterator[int]:
+    """Be the only one who serves or rebuilds this home; gives the lock's descriptor. Raises ``HomeInUse``.
 
-    The lock ends with the process, however it ends.
+    The lock ends with the last process that has the descriptor, however it
+    ends: listeners have it too, so nobody else begins before they are gone.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(home / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        _lock(descriptor, home)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, home: Path) -> None:
+    """Take the lock; wait for it where its owner has ended and only its listeners are still ending."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-            raise HomeInUse(f"{home} is in use by process {owner or 'unknown'}") from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(descriptor)
+            if _lives(owner) or time.monotonic() >= deadline:
+                raise HomeInUse(f"{home} is in use by process {owner or 'unknown'}") from error
+            time.sleep(_LOOK_AGAIN_S)
+        else:
+            return
+
+
+def _lives(process: str) -> bool:
+    """Tell whether a process runs; one that has ended and was not collected yet does not."""
+    try:
+        stat = Path(f"/proc/{int(process)}/stat").read_text(encoding="utf-8", errors="replace")
+    except (OSError, ValueError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -19,6 +19,7 @@ from pacs.association.admission import CONGESTION, Host, Rejected, admit, candid
 from pacs.association.exchange import Exchange
 from pacs.association.intake import Arrived
 from pacs.association.message import Message
+from pacs.association.reporting import ExchangeWay
 from pacs.association.sending import AssociationDelivery
 from pacs.association.serving import RequestServer, ResponseUnsendable
 from pacs.association.upper_layer import AWAITING_REQUEST, DECIDING, UpperLayer
@@ -42,11 +43,12 @@ class ServedAssociation(threading.Thread):
         *,
         connection: socket.socket,
         address: tuple[str, int],
-        ended: Callable[[], None],
+        ended: Callable[["ServedAssociation"], None],
     ) -> None:
         super().__init__(name="pacs-association", daemon=True)
         self.id = str(new_object_id())
-        self._host, self._address, self._ended = host, address, ended
+        self.address = address
+        self._host, self._ended = host, ended
         self._bounds = host.settings.association
         self._draining = False
         self.upper_layer = UpperLayer(connection, requestor=False, bounds=self._bounds)
@@ -94,7 +96,7 @@ class ServedAssociation(threading.Thread):
             self.upper_layer.linger()
         finally:
             LOGGER.info("association-ended association=%s", self.id)
-            self._ended()
+            self._ended(self)
 
     def _establish(self, stack: ExitStack) -> Exchange | None:
         """Admit, negotiate and accept, or reject; give the exchange where there is an association."""
@@ -103,7 +105,7 @@ class ServedAssociation(threading.Thread):
         request = self.upper_layer.associate
         if self.upper_layer.state != DECIDING or request is None:
             return None
-        candidate = candidate_of(request, *self._address)
+        candidate = candidate_of(request, self.upper_layer.titles, *self.address)
         try:
             caller = admit(request, candidate, host=self._host, stack=stack, association=self.id)
             return self._accept(request, caller, candidate.called_ae_title, stack)
@@ -144,21 +146,31 @@ class ServedAssociation(threading.Thread):
         )
         self.upper_layer.accept(encoded)
         LOGGER.info("association association=%s contexts=%d", self.id, len(agreement.accepted))
+        stack.enter_context(self._host.services.opened(caller, ExchangeWay(exchange)))
         return exchange
 
     def _serve_until_end(self, exchange: Exchange) -> None:
+        try:
+            self._serve_while_established(exchange)
+        except PeerUnreachable:
+            if not self.upper_layer.released:
+                raise
+            LOGGER.info("released-while-served association=%s", self.id)
+        self.upper_layer.answer_release()
+
+    def _serve_while_established(self, exchange: Exchange) -> None:
         while self.upper_layer.established:
+            exchange.send_posts()
             arrived = exchange.next_request()
             if arrived is not None:
                 self._serve(exchange, arrived)
                 continue
-            exchange.send_posts()
             if self._draining and exchange.idle:
                 LOGGER.info("association-drained association=%s", self.id)
                 return
-            if not self.upper_layer.receive(self._bounds.network_timeout_s):
+            patience_s = exchange.patience_s(self._bounds.network_timeout_s)
+            if not self.upper_layer.receive(patience_s) and not exchange.awaits:
                 self._fall_silent(exchange)
-        self.upper_layer.answer_release()
 
     def _serve(self, exchange: Exchange, arrived: Arrived) -> None:
         try:

@@ -16,7 +16,7 @@ from pacs.association.limits import Occupancy
 from pacs.association.message import Services
 from pacs.core.caller import Caller, Candidate
 from pacs.core.errors import AdmissionRefused
-from pacs.core.identifiers import AETitle
+from pacs.core.identifiers import AETitle, is_ae_title
 from pacs.core.ports import AuditTrail, Gate, Spool
 
 LOGGER = logging.getLogger("pacs.association")
@@ -50,15 +50,17 @@ class Rejected(Exception):
         self.answer = answer
 
 
-def candidate_of(request: A_ASSOCIATE, address: str, port: int) -> Candidate:
-    """Describe the peer as it presents itself."""
+def candidate_of(
+    request: A_ASSOCIATE, titles: tuple[str, str], address: str, port: int
+) -> Candidate:
+    """Describe the peer as it presents itself; ``titles`` are called and calling."""
     identities = (
         one for one in request.user_information if isinstance(one, UserIdentityNegotiation)
     )
     identity = next(identities, None)
     return Candidate(
-        calling_ae_title=AETitle(request.calling_ae_title.strip()),
-        called_ae_title=AETitle(request.called_ae_title.strip()),
+        calling_ae_title=AETitle(titles[1]),
+        called_ae_title=AETitle(titles[0]),
         address=address,
         port=port,
         user_identity_type=None if identity is None else identity.user_identity_type,
@@ -111,8 +113,11 @@ def _admitted(
         raise Rejected(LIMIT_EXCEEDED)
     stack.callback(host.occupancy.leave, candidate.address)
     dicom = host.settings.dicom
-    if not dicom.any_called_ae_title and candidate.called_ae_title != dicom.ae_title.strip():
+    called_us = dicom.any_called_ae_title or candidate.called_ae_title == dicom.ae_title.strip()
+    if not is_ae_title(candidate.called_ae_title) or not called_us:
         raise Rejected(CALLED_UNRECOGNIZED)
+    if not is_ae_title(candidate.calling_ae_title):
+        raise Rejected(CALLING_UNRECOGNIZED)
     try:
         return host.gate.admit(candidate)
     except AdmissionRefused:

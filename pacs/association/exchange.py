@@ -9,11 +9,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from config.settings import Association
-from pacs.association.commands import C_CANCEL, RESPONSE_BIT, encode_request, number
+from pacs.association.commands import C_CANCEL, FIELD_OF, RESPONSE_BIT, encode_request, number
 from pacs.association.identifiers import encode_identifier
 from pacs.association.intake import (
     Arrived,
@@ -21,19 +22,50 @@ from pacs.association.intake import (
     MessageAssembler,
     MessageRefused,
 )
-from pacs.association.message import Message
+from pacs.association.message import Answered, Message, Operation
 from pacs.association.negotiation import Agreed
 from pacs.association.pdu import COMMAND, LAST, PDV_OVERHEAD_BYTES, p_data_header
 from pacs.association.upper_layer import Piece, UpperLayer
 from pacs.core.errors import OperationUnsupported, PeerUnreachable
+from pacs.core.records import EventOutcome
 
 LOGGER = logging.getLogger("pacs.association")
 
 MAX_FRAGMENT_BYTES: Final = 131_072
 """Largest P-DATA built, whatever a peer allows: its Maximum Length may be unlimited (0)."""
 LAST_MESSAGE_ID: Final = 0xFFFF
+LOOKED_CALLS: Final = 8
+LOOKED_S: Final = 0.001
+"""So often, or so late, ``is_cancelled`` looks again: a look costs as much as a small response."""
 READS_AT_ONCE: Final = 16
 """How often ``look`` reads at most while there is something to read."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Turn:
+    """A request that waits or is being served, and whether a C-CANCEL came for it."""
+
+    arrived: Arrived
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Post:
+    """A message of ours in line; ``foreign`` where another thread posted it."""
+
+    message: Message
+    foreign: bool
+    answered: Answered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Awaited:
+    """The message of ours whose response we wait for."""
+
+    message_id: int
+    field: int
+    deadline_s: float
+    answered: Answered
 
 
 class Exchange:
@@ -54,17 +86,25 @@ class Exchange:
         self._response_timeout_s = bounds.dimse_timeout_s
         self._bounds = bounds
         self._assembler = MessageAssembler(contexts, bounds, begin_store)
-        self._inbox: deque[Arrived] = deque()
+        self._inbox: deque[_Turn] = deque()
         self._responses: deque[Arrived] = deque()
-        self._cancelled: dict[int, bool] = {}
         self._serving: int | None = None
+        self._turn: _Turn | None = None
+        self._taken_bytes = self._messages = 0
+        self._unlooked_calls, self._looked_s = 0, 0.0
         self._message_id = first_message_id - 1
         self._thread = threading.get_ident()
-        self._posts: deque[tuple[Message, bool]] = deque()
-        self._awaited: tuple[int, float] | None = None
+        self._posts: deque[_Post] = deque()
+        self._awaited: _Awaited | None = None
+        self._lock = threading.Lock()  # of the end: nothing is put in line after it
+        self._closed = False
+        self._held: list[Piece] = []
+        self.more_is_ready = False
+        """Set by who sends C-STOREs while the next is about to go out; ``send_along`` waits for it."""
         largest = min(peer_max_bytes or MAX_FRAGMENT_BYTES, MAX_FRAGMENT_BYTES) - PDV_OVERHEAD_BYTES
         self.fragment_bytes = largest - largest % 2  # PS3.8 Section E.1: of even length
         upper_layer.user = self
+        upper_layer.watch(self.progress)
 
     # --- what arrives ------------------------------------------------------------------
 
@@ -78,11 +118,17 @@ class Exchange:
         """Tell whether a message has begun to arrive and has not ended."""
         return self._assembler.partial
 
+    def progress(self) -> tuple[int, int] | None:
+        """Number the message under way and count what all have brought, PDUs aside; see ``Pace``."""
+        return (self._messages, self._taken_bytes) if self._assembler.partial else None
+
     def takes(self, context_id: int, control: int, piece: memoryview, ended: bool) -> bool:
         """Take a piece of a PDV; reading pauses after each message."""
+        self._taken_bytes += len(piece)
         arrived = self._assembler.take(context_id, control, piece, ended)
         if arrived is None:
             return False
+        self._messages += 1
         try:
             self._route(arrived)
         except MessageRefused:
@@ -93,23 +139,32 @@ class Exchange:
     def _route(self, arrived: Arrived) -> None:
         field = number(arrived.command, "CommandField")
         if field == C_CANCEL:
-            cancelled = number(arrived.command, "MessageIDBeingRespondedTo")
-            if cancelled in self._cancelled:
-                self._cancelled[cancelled] = True
+            self._cancel(number(arrived.command, "MessageIDBeingRespondedTo"))
             return
         if field & RESPONSE_BIT:
             self._take_response(arrived)
             return
         if len(self._inbox) >= self._bounds.max_queued_messages:
             raise MessageRefused("too many requests are waiting")
-        self._cancelled[arrived.message_id] = False
-        self._inbox.append(arrived)
+        self._inbox.append(_Turn(arrived=arrived))
+
+    def _cancel(self, message_id: int) -> None:
+        """Cancel the oldest request of that id; a peer may use one again before its answer."""
+        serving = () if self._turn is None else (self._turn,)
+        for one in (*serving, *self._inbox):
+            if one.arrived.message_id == message_id and not one.cancelled:
+                one.cancelled = True
+                return
 
     def _take_response(self, arrived: Arrived) -> None:
-        answered = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
-        if self._awaited is not None and answered == self._awaited[0]:
+        asked = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
+        field = number(arrived.command, "CommandField")
+        awaited = self._awaited
+        if awaited is not None and (asked, field) == (awaited.message_id, awaited.field):
             self._awaited = None
-            LOGGER.info("post-answered status=%04X", arrived.status)
+            status = arrived.status if 0 <= arrived.status <= LAST_MESSAGE_ID else None
+            LOGGER.info("post-answered status=%s", "none" if status is None else f"{status:04X}")
+            awaited.answered(EventOutcome(status=status))
             return
         if len(self._responses) >= self._bounds.max_queued_messages:
             raise MessageRefused("too many responses are waiting")
@@ -119,21 +174,24 @@ class Exchange:
         """Give the oldest request that waits to be served."""
         if not self._inbox:
             return None
-        arrived = self._inbox.popleft()
-        self._serving = arrived.message_id
-        return arrived
+        self._turn = self._inbox.popleft()
+        self._serving = self._turn.arrived.message_id
+        self._looked_s = 0.0
+        return self._turn.arrived
 
     def finished(self) -> None:
         """The request that was being served is answered; a C-CANCEL for it means nothing any more."""
-        if self._serving is not None:
-            self._cancelled.pop(self._serving, None)
-            self._serving = None
+        self._serving = self._turn = None
         self.upper_layer.restart_timer()
 
-    def next_response(self) -> Arrived:
-        """Wait for a response. Raises ``PeerUnreachable``; the association is aborted then."""
+    def next_response(self, asked_s: float) -> Arrived:
+        """Wait for the response to what was asked at ``asked_s`` of the monotonic clock.
+
+        The wait has one end, whatever else the peer sends meanwhile. Raises
+        ``PeerUnreachable``; the association is aborted then.
+        """
         while not self._responses:
-            self._wait()
+            self._wait(asked_s)
         return self._responses.popleft()
 
     def next_message(self) -> Arrived:
@@ -142,28 +200,49 @@ class Exchange:
             self._wait()
         if self._responses:
             return self._responses.popleft()
-        arrived = self._inbox.popleft()
-        self._cancelled.pop(arrived.message_id, None)
-        return arrived
+        return self._inbox.popleft().arrived
 
-    def _wait(self) -> None:
+    def _wait(self, asked_s: float | None = None) -> None:
         self.upper_layer.require()
-        if not self.upper_layer.receive(self._response_timeout_s):
-            self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
+        if self._held:
+            self.upper_layer.send(self._released())
+        rest_s = self._response_timeout_s
+        if asked_s is not None:
+            rest_s = max(0.0, asked_s + rest_s - time.monotonic())
+        if rest_s and self.upper_layer.receive(rest_s):
+            return
+        if not rest_s and self._arrived_meanwhile():
+            return
+        self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
+
+    def _arrived_meanwhile(self) -> bool:
+        """Read what came before the time was over, while we did something else."""
+        for _ in range(READS_AT_ONCE):
+            if self._responses or not self.upper_layer.receive(0):
+                break
+        return bool(self._responses)
 
     def is_cancelled(self, message_id: int) -> bool:
-        """Look whether a C-CANCEL came, or nobody is there any more who waits for the answer."""
+        """Tell whether a C-CANCEL came, or nobody is there any more who waits for the answer.
+
+        Asked again and again within a moment, it looks at every eighth call only.
+        """
+        self._unlooked_calls += 1
+        late = time.monotonic() - self._looked_s > LOOKED_S
         try:
-            self.look()
+            if late or self._unlooked_calls >= LOOKED_CALLS:
+                self.look()
         except PeerUnreachable:
             return True
-        return self._cancelled.get(message_id, False)
+        turn = self._turn
+        return turn is not None and turn.cancelled and turn.arrived.message_id == message_id
 
     def look(self) -> None:
         """Read what is there without waiting, and send what may be sent between two messages.
 
         Raises ``PeerUnreachable`` when the association has ended.
         """
+        self._unlooked_calls, self._looked_s = 0, time.monotonic()
         for _ in range(READS_AT_ONCE):
             if not self.upper_layer.receive(0):
                 break
@@ -171,10 +250,17 @@ class Exchange:
         self.send_posts()
 
     def close(self) -> None:
-        """Leave everything that was received and not served."""
+        """Leave everything that was received and not served, or posted and not answered."""
+        with self._lock:
+            self._closed = True
         self._assembler.discard()
         while self._inbox:
-            self._inbox.popleft().discard()
+            self._inbox.popleft().arrived.discard()
+        if self._awaited is not None:
+            self._awaited.answered(EventOutcome())
+            self._awaited = None
+        while self._posts:
+            self._posts.popleft().answered(EventOutcome(unsent=True))
 
     # --- what we send ------------------------------------------------------------------
 
@@ -190,7 +276,26 @@ class Exchange:
         pieces = self.fragments(context_id, COMMAND, command)
         if data:
             pieces += self.fragments(context_id, 0, data)
-        self.upper_layer.send(pieces)
+        self.send_pieces(pieces)
+
+    def send_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Send P-DATA-TFs behind what was held for them. Raises ``PeerUnreachable``."""
+        self.upper_layer.send([*self._released(), *pieces] if self._held else pieces)
+
+    def send_along(self, pieces: list[Piece]) -> None:
+        """Send messages that may travel with the C-STORE about to follow it: one write, one wake-up.
+
+        At once where nothing is about to follow. Nobody waits for anything
+        before it is out. Raises ``PeerUnreachable``.
+        """
+        if self.more_is_ready and not self._held:
+            self._held = pieces
+        else:
+            self.send_pieces(pieces)
+
+    def _released(self) -> list[Piece]:
+        held, self._held = self._held, []
+        return held
 
     def fragments(self, context_id: int, kind: int, value: bytes) -> list[Piece]:
         """Cut a command set or a Data Set into P-DATA-TFs. Raises ``PeerUnreachable``."""
@@ -208,45 +313,86 @@ class Exchange:
             self.upper_layer.give_up("the peer's Maximum Length holds no fragment")
         return self.fragment_bytes
 
-    def post(self, message: Message) -> None:
-        """Put a message of ours in line, from any thread.
+    def post(self, message: Message, answered: Answered = lambda _: None) -> None:
+        """Put a message of ours in line, from any thread; ``answered`` is called once, from any.
 
         What the thread of the association posts follows the response it is
         about to give; what others post goes out between any two messages.
-        Raises ``OperationUnsupported`` without a context for it.
+        Raises ``OperationUnsupported`` without a context for it in which we
+        have the role, ``PeerUnreachable`` when the association has ended.
         """
         if self._context_of(message) is None:
             raise OperationUnsupported("no presentation context was accepted for the message")
-        self._posts.append((message, threading.get_ident() != self._thread))
+        foreign = threading.get_ident() != self._thread
+        with self._lock:
+            if self._closed:
+                raise PeerUnreachable("the association has ended")
+            self._posts.append(_Post(message=message, foreign=foreign, answered=answered))
         self.upper_layer.wake()
 
-    def _context_of(self, message: Message) -> Agreed | None:
+    def carries(self, sop_class_uid: str, operation: Operation) -> Agreed | None:
+        """Find a context of this abstract syntax in which we have the role of who asks.
+
+        N-EVENT-REPORT is asked by the SCP, everything else by the SCU (PS3.7 Section 7.5).
+        """
+        as_scp = operation is Operation.N_EVENT_REPORT
         fitting = (
-            one for one in self.contexts.values() if one.abstract_syntax == message.sop_class_uid
+            one
+            for one in self.contexts.values()
+            if one.abstract_syntax == sop_class_uid and (one.as_scp if as_scp else one.as_scu)
         )
         return next(fitting, None)
+
+    def _context_of(self, message: Message) -> Agreed | None:
+        return self.carries(message.context_uid or message.sop_class_uid, message.operation)
+
+    def patience_s(self, most_s: float) -> float:
+        """How long may be waited in silence before a posted message must be looked after."""
+        if self._awaited is None:
+            return most_s
+        return min(most_s, max(0.001, self._awaited.deadline_s - time.monotonic()))
+
+    @property
+    def awaits(self) -> bool:
+        """Tell whether a posted message has gone out and is not answered."""
+        return self._awaited is not None
 
     def send_posts(self) -> None:
         """Send the next posted message, one at a time until it is answered. Raises ``PeerUnreachable``."""
         if self._awaited is not None:
-            if time.monotonic() > self._awaited[1]:
+            if time.monotonic() > self._awaited.deadline_s:
                 self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
             return
-        if not self._posts or (self._serving is not None and not self._posts[0][1]):
+        if not self._posts or (self._serving is not None and not self._posts[0].foreign):
             return
-        message, _ = self._posts.popleft()
+        post = self._posts.popleft()
+        message, message_id = post.message, self.next_message_id()
         context = self._context_of(message)
         assert context is not None
-        data = b""
-        if message.data_set is not None:
-            data = encode_identifier(message.data_set, context.transfer_syntax)
-        message_id = self.next_message_id()
-        command = encode_request(
-            message.operation,
-            message.sop_class_uid,
+        try:
+            command, data = _encoded(message, message_id, context)
+        except Exception as failure:  # noqa: BLE001 - pydicom raises whatever the values provoke
+            LOGGER.error("post-not-encodable kind=%s", type(failure).__name__)
+            post.answered(EventOutcome())
+            return
+        self._awaited = _Awaited(
             message_id=message_id,
-            fields=message.fields,
-            with_data_set=bool(data),
+            field=FIELD_OF[message.operation] | RESPONSE_BIT,
+            deadline_s=time.monotonic() + self._response_timeout_s,
+            answered=post.answered,
         )
-        self._awaited = (message_id, time.monotonic() + self._response_timeout_s)
         self.send(context.context_id, command, data)
+
+
+def _encoded(message: Message, message_id: int, context: Agreed) -> tuple[bytes, bytes]:
+    data = b""
+    if message.data_set is not None:
+        data = encode_identifier(message.data_set, context.transfer_syntax)
+    command = encode_request(
+        message.operation,
+        message.sop_class_uid,
+        message_id=message_id,
+        fields=message.fields,
+        with_data_set=bool(data),
+    )
+    return command, data

@@ -5,24 +5,24 @@ Data Set; that is left to whoever asked for it. The archive's own store has
 stricter rules and its own way in.
 """
 
+import struct
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
-
 from pacs.association.commands import text
 from pacs.association.negotiation import Agreed
 from pacs.core.errors import CapacityExhausted, InstanceIncomplete, InstanceTooLarge, PacsError
 from pacs.core.identifiers import is_uid
-from pacs.core.implementation import IMPLEMENTATION_CLASS_UID
+from pacs.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 TEMPORARY_PREFIX = ".receiving-"
+_PREAMBLE = bytes(128) + b"DICM"
+_ELEMENT = struct.Struct("<HH2sH")
+_VERSION = struct.pack("<HH2sHL2s", 2, 0x0001, b"OB", 0, 2, b"\0\1")
+"""File Meta Information Version (0002,0001)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +137,20 @@ def _part10_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid:
     """Preamble, prefix and File Meta Information. Raises ``InstanceIncomplete``."""
     if not all(map(is_uid, (sop_class_uid, sop_instance_uid, transfer_syntax_uid))):
         raise InstanceIncomplete
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    head = DicomBytesIO()
-    head.write(bytes(128) + b"DICM")
-    write_file_meta_info(head, meta)
-    return head.getvalue()
+    body = _VERSION + b"".join(
+        _element(element, vr, value)
+        for element, vr, value in (
+            (0x0002, b"UI", sop_class_uid),
+            (0x0003, b"UI", sop_instance_uid),
+            (0x0010, b"UI", transfer_syntax_uid),
+            (0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+            (0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
+        )
+    )
+    return _PREAMBLE + _ELEMENT.pack(2, 0x0000, b"UL", 4) + struct.pack("<L", len(body)) + body
+
+
+def _element(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii")
+    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+    return _ELEMENT.pack(2, element, vr, len(value)) + value

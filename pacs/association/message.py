@@ -12,8 +12,10 @@ from typing import Protocol
 from pydicom.dataset import Dataset
 
 from pacs.core.caller import Caller
+from pacs.core.event_ports import EventWay
 from pacs.core.identifiers import AETitle, TransferSyntaxUID
 from pacs.core.ports import Delivery, Incoming
+from pacs.core.records import EventOutcome
 
 
 class Operation(enum.Enum):
@@ -53,12 +55,21 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A request of ours to a peer that has not asked for it (N-EVENT-REPORT)."""
+    """A request of ours to a peer that has not asked for it (N-EVENT-REPORT).
+
+    ``context_uid`` is the SOP Class whose presentation context carries it,
+    where that is not ``sop_class_uid``.
+    """
 
     operation: Operation
     sop_class_uid: str
     fields: Mapping[str, object]
     data_set: Dataset | None = None
+    context_uid: str | None = None
+
+
+Answered = Callable[[EventOutcome], None]
+"""Told once what became of a message of ours."""
 
 
 class OpenAssociation(Protocol):
@@ -88,7 +99,10 @@ class OpenAssociation(Protocol):
         ...
 
     def post(self, message: Message) -> None:
-        """Send a message the peer did not ask for, as soon as the association is free for it."""
+        """Send a message the peer did not ask for, as soon as the association is free for it.
+
+        It is lost with the association; ``Unit.post`` keeps it until the peer has it.
+        """
         ...
 
 
@@ -121,6 +135,8 @@ class Response:
     ``comment`` is Error Comment (0000,0902), ``offending_elements`` the tags
     of (0000,0901). The four counters are those of C-MOVE and C-GET; ``None``
     leaves one out. ``fields`` adds further command elements by keyword.
+    ``more_at_once`` says of a match, which has nothing but a status and an
+    identifier, that another response is at hand: it may leave with that one.
     """
 
     status: int
@@ -132,6 +148,7 @@ class Response:
     failed: int | None = None
     warning: int | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
+    more_at_once: bool = False
 
 
 class Services(Protocol):
@@ -149,4 +166,8 @@ class Services(Protocol):
 
         Left exactly once: on release, abort or loss.
         """
+        ...
+
+    def opened(self, caller: Caller, way: EventWay) -> AbstractContextManager[None]:
+        """Tell who has events for peers of an association, from its acceptance to its end."""
         ...

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from config.settings import Association
+from pacs.core.identifiers import is_ae_title
 
 ASSOCIATE_RQ: Final = 0x01
 ASSOCIATE_AC: Final = 0x02
+ASSOCIATE_RJ: Final = 0x03
 P_DATA: Final = 0x04
 LAST_TYPE: Final = 0x07
 OTHER_MAX_BYTES: Final = 1_024
@@ -23,12 +25,19 @@ UNRECOGNIZED_PDU: Final = 1
 INVALID_PARAMETER: Final = 6
 """Reasons of A-ABORT from the service provider, PS3.8 Table 9-26."""
 
+RELEASE_RQ: Final = bytes.fromhex("05000000000400000000")
+RELEASE_RP: Final = bytes.fromhex("06000000000400000000")
+
 COMMAND: Final = 1
 LAST: Final = 2
 """Bits of the message control header, PS3.8 Section E.2."""
 
 ITEMS_AT: Final = 74
 """Where the items of an A-ASSOCIATE-RQ or -AC begin, PS3.8 Tables 9-11 and 9-17."""
+
+TITLES_AT: Final = (10, 26)
+UNREADABLE_TITLE: Final = b"UNREADABLE".ljust(16)
+"""Called and calling AE title, and what stands for one that is none."""
 
 USER_INFORMATION: Final = 0x50
 ASSOCIATE_ITEMS: Final = frozenset({0x10, 0x20, 0x21})
@@ -164,6 +173,23 @@ def p_data_header(context_id: int, control: int, value_bytes: int) -> bytes:
     return _P_DATA.pack(
         P_DATA, value_bytes + PDV_OVERHEAD_BYTES, value_bytes + 2, context_id, control
     )
+
+
+def readable_titles(pdu: bytes) -> tuple[tuple[str, str], bytes]:
+    """Read called and calling AE title; put others for those that are none, so that the rest can be read.
+
+    Source: PS3.8 Tables 9-11 and 9-17. In an A-ASSOCIATE-AC they are not to be
+    tested; in an -RQ they are a reason to reject, not to abort. Raises
+    ``PduRefused`` where they are cut off.
+    """
+    if len(pdu) < ITEMS_AT:
+        raise PduRefused(INVALID_PARAMETER)
+    called, calling = (pdu[at : at + 16].decode("latin-1").strip(" ") for at in TITLES_AT)
+    body = b"".join(
+        one.ljust(16).encode("ascii") if is_ae_title(one) else UNREADABLE_TITLE
+        for one in (called, calling)
+    )
+    return (called, calling), pdu[: TITLES_AT[0]] + body + pdu[TITLES_AT[1] + 16 :]
 
 
 def without_unknown_items(pdu: bytes) -> bytes:

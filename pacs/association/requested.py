@@ -27,7 +27,8 @@ from pacs.association.intake import Arrived
 from pacs.association.landing import Landing, LandingPlace, Received
 from pacs.association.message import Operation
 from pacs.association.negotiation import Agreed
-from pacs.association.sending import PRIORITY_MEDIUM, AssociationDelivery
+from pacs.association.reporting import Reporting
+from pacs.association.sending import PRIORITY_MEDIUM, AssociationDelivery, Following
 from pacs.core.errors import (
     CapacityExhausted,
     IdentifierInvalid,
@@ -93,9 +94,18 @@ class Requested:
         """List the transfer syntaxes the peer accepted for a SOP Class, in context order."""
         return self._delivery.accepted(SOPClassUID(sop_class_uid))
 
-    def store(self, payload: Payload, originator: Originator | None = None) -> int:
+    def store(
+        self,
+        payload: Payload,
+        originator: Originator | None = None,
+        following: Following | None = None,
+    ) -> int:
         """Send one Data Set and give the peer's Status; raises as the delivery's ``store``."""
-        return self._delivery.store(payload, originator)
+        return self._delivery.store(payload, originator, following)
+
+    def close(self) -> None:
+        """Let go of what was opened ahead."""
+        self._delivery.close()
 
     def echo(self) -> int:
         """Send a C-ECHO and give its Status. PS3.7 Section 9.1.5."""
@@ -153,6 +163,10 @@ class Requested:
                 yield self._progress(self._response(Operation.C_GET, message_id, received))
         finally:
             self._landings.place = None
+
+    def reporting(self) -> Reporting:
+        """Give the way for N-EVENT-REPORTs, where the peer let us take the SCP role."""
+        return Reporting(self._exchange)
 
     def _request(
         self,

@@ -50,7 +50,11 @@ class NothingAccepted(PeerRefused):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """One presentation context. ``scp_role`` offers to take C-STOREs of this class (C-GET)."""
+    """One presentation context.
+
+    ``scp_role`` asks to be the SCP of this class although we are the requestor:
+    to take its C-STOREs (C-GET), or to report its events.
+    """
 
     sop_class_uid: str
     transfer_syntax_uids: tuple[str, ...]
@@ -93,6 +97,7 @@ def associate(
             if not requested.in_the_middle:
                 _release(upper_layer)
         finally:
+            requested.close()
             exchange.close()
     finally:
         upper_layer.abort()

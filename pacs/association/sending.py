@@ -2,13 +2,15 @@
 
 Owns the command, the fragments and the reading of the response; both a C-MOVE
 (we associated) and a C-GET (the peer did, PS3.4 Section C.4.3) send through
-it. It refuses to choose what is sent or to convert it: a payload goes out
+it. While a response is awaited the next file is opened and its beginning
+read. It refuses to choose what is sent or to convert it: a payload goes out
 only where its own transfer syntax was accepted.
 """
 
 import mmap
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable
 from typing import Final
 
 from pacs.association.commands import encode_request, number
@@ -28,6 +30,8 @@ SUCCESS: Final = 0x0000
 WARNINGS: Final = frozenset({0x0001, 0x0107, 0x0116, 0xB000, 0xB006, 0xB007})
 """PS3.4 Table B.2-1 and PS3.7 Annex C.4."""
 
+Following = Callable[[], Payload | None]
+
 
 class AssociationDelivery:
     """An open association as a way to a receiver; implements ``pacs.core.ports.Delivery``."""
@@ -36,6 +40,15 @@ class AssociationDelivery:
         self._exchange = exchange
         self._broken = False
         self._batch = Batch(exchange.fragment_bytes)
+        self._ahead: Source | None = None
+        self._contexts: dict[tuple[str, str], int] = {}
+        self._accepted: dict[str, tuple[TransferSyntaxUID, ...]] = {}
+        for one in exchange.contexts.values():
+            if one.as_scu and (one.abstract_syntax, one.transfer_syntax) not in self._contexts:
+                self._contexts[one.abstract_syntax, one.transfer_syntax] = one.context_id
+                before = self._accepted.get(one.abstract_syntax, ())
+                syntax = TransferSyntaxUID(one.transfer_syntax)
+                self._accepted[one.abstract_syntax] = (*before, syntax)
 
     @property
     def broken(self) -> bool:
@@ -44,113 +57,192 @@ class AssociationDelivery:
 
     def accepted(self, sop_class_uid: SOPClassUID) -> tuple[TransferSyntaxUID, ...]:
         """List the accepted transfer syntaxes in which we may act as SCU, in context order."""
-        found = [
-            TransferSyntaxUID(context.transfer_syntax)
-            for context in self._exchange.contexts.values()
-            if context.as_scu and context.abstract_syntax == sop_class_uid
-        ]
-        return tuple(dict.fromkeys(found))
+        return self._accepted.get(sop_class_uid, ())
 
-    def send(self, payload: Payload, originator: Originator | None) -> SendOutcome:
+    def close(self) -> None:
+        """Let go of the file that was opened ahead."""
+        self._exchange.more_is_ready = False
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.close()
+
+    def abort(self) -> None:
+        """Have the association's thread abort: a ``send`` under way raises ``PeerUnreachable``."""
+        self._exchange.upper_layer.ask_abort()
+
+    def send(
+        self,
+        payload: Payload,
+        originator: Originator | None,
+        following: Following | None = None,
+    ) -> SendOutcome:
         """Send one Data Set. Raises ``PeerUnreachable`` when the way is closed for good.
 
         A payload that cannot be read, or that no accepted context fits, is a
         failed sub-operation; the way stays open.
         """
         try:
-            status = self.store(payload, originator)
+            status = self.store(payload, originator, following)
         except (InstanceNotFound, PeerRefused):
             return SendOutcome.FAILURE
         if status == SUCCESS:
             return SendOutcome.SUCCESS
         return SendOutcome.WARNING if status in WARNINGS else SendOutcome.FAILURE
 
-    def store(self, payload: Payload, originator: Originator | None) -> int:
+    def store(
+        self,
+        payload: Payload,
+        originator: Originator | None,
+        following: Following | None = None,
+    ) -> int:
         """Send one Data Set, wait for the response and give the peer's Status.
 
         Raises ``PeerUnreachable`` when the association died or nothing came
         within the DIMSE timeout, ``PeerRefused`` where no context has the
         payload's class and syntax, ``InstanceNotFound`` where its file cannot
-        be opened; the last two leave the association usable.
+        be opened or has another length; the last two leave the association
+        usable.
         """
-        context_id = self._context_id(payload)
+        source = self._opened(payload)
         try:
-            file = os.open(payload.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as failure:
-            raise InstanceNotFound(f"cannot open {payload.path}: {failure.strerror}") from failure
-        try:
-            return self._store(file, payload, originator, context_id)
+            message_id = self._send(source, originator)
+            asked_s = time.monotonic()
+            source.close()
+            self._look_ahead(following)
+            return self._await_status(message_id, asked_s)
         except PeerUnreachable:
             self._broken = True
+            self.close()
             raise
         finally:
-            os.close(file)
+            source.close()
+
+    def _opened(self, payload: Payload) -> "Source":
+        """Take the file opened ahead if it is this one, or open it now."""
+        ahead = self._ahead
+        if ahead is not None and ahead.payload is payload:
+            self._ahead, self._exchange.more_is_ready = None, False
+            return ahead
+        self.close()
+        return Source(payload, self._context_id(payload), self._batch)
+
+    def _look_ahead(self, following: Following | None) -> None:
+        """Open what comes next, and read its beginning into the buffer that is free again."""
+        payload = None if following is None else following()
+        if payload is None:
+            return
+        try:
+            self._ahead = Source(payload, self._context_id(payload), self._batch)
+            self._ahead.read_ahead()
+        except (InstanceNotFound, PeerRefused, EOFError, OSError):
+            self.close()  # found again, and answered for, when its turn comes
+        else:
+            self._exchange.more_is_ready = True
 
     def _context_id(self, payload: Payload) -> int:
-        for context in self._exchange.contexts.values():
-            if (
-                context.as_scu
-                and context.abstract_syntax == payload.sop_class_uid
-                and context.transfer_syntax == payload.transfer_syntax_uid
-            ):
-                return context.context_id
-        raise PeerRefused(
-            f"the peer accepted no presentation context for {payload.sop_class_uid}"
-            f" in {payload.transfer_syntax_uid}"
-        )
+        found = self._contexts.get((payload.sop_class_uid, payload.transfer_syntax_uid))
+        if found is None:
+            raise PeerRefused(
+                f"the peer accepted no presentation context for {payload.sop_class_uid}"
+                f" in {payload.transfer_syntax_uid}"
+            )
+        return found
 
-    def _store(
-        self, file: int, payload: Payload, originator: Originator | None, context_id: int
-    ) -> int:
+    def _send(self, source: "Source", originator: Originator | None) -> int:
+        """Send the command and the Data Set behind it; give the Message ID.
+
+        A message that was begun must be completed, so a file that ends early
+        or cannot be read further costs the association.
+        """
         exchange = self._exchange
-        exchange.look()
+        if not source.is_read_ahead:  # else the peer was heard a moment ago
+            exchange.look()
         message_id = exchange.next_message_id()
         command = encode_request(
             Operation.C_STORE,
-            payload.sop_class_uid,
+            source.payload.sop_class_uid,
             message_id=message_id,
             fields={  # PS3.7 Table 9.3-1
                 "Priority": PRIORITY_MEDIUM,
-                "AffectedSOPInstanceUID": payload.sop_instance_uid,
+                "AffectedSOPInstanceUID": source.payload.sop_instance_uid,
                 "MoveOriginatorApplicationEntityTitle": originator and originator.ae_title,
                 "MoveOriginatorMessageID": originator and originator.message_id,
             },
             with_data_set=True,
         )
-        self._send_file(
-            file, payload.offset, context_id, exchange.fragments(context_id, COMMAND, command)
-        )
-        return self._await_status(message_id)
-
-    def _send_file(self, file: int, start: int, context_id: int, first: Sequence[Piece]) -> None:
-        """Send the command and the Data Set behind it.
-
-        A message that was begun must be completed, so a file that ends early
-        or cannot be read further costs the association.
-        """
-        position, end = start, max(start, os.fstat(file).st_size)
-        upper_layer, ahead = self._exchange.upper_layer, first
-        while True:
-            size = min(end - position, self._batch.capacity_bytes)
+        pieces: list[Piece] = exchange.fragments(source.context_id, COMMAND, command)
+        while pieces or not source.ended:
             try:
-                pieces = self._batch.fill(file, position, size, context_id, position + size >= end)
+                pieces.append(source.read())
             except EOFError:
-                upper_layer.give_up("the instance's file became shorter while it was sent")
+                exchange.upper_layer.give_up("the instance's file became shorter while it was sent")
             except OSError as failure:
-                upper_layer.give_up(f"the instance's file cannot be read: {failure.strerror}")
-            upper_layer.send([*ahead, pieces])
-            position, ahead = position + size, ()
-            if position >= end:
-                return
+                exchange.upper_layer.give_up(
+                    f"the instance's file cannot be read: {failure.strerror}"
+                )
+            exchange.send_pieces(pieces)
+            pieces = []
+        return message_id
 
-    def _await_status(self, message_id: int) -> int:
-        response = self._exchange.next_response()
+    def _await_status(self, message_id: int, asked_s: float) -> int:
+        response = self._exchange.next_response(asked_s)
         answered = number(response.command, "MessageIDBeingRespondedTo", default=-1)
         if answered != message_id or response.status < 0:
             self._exchange.upper_layer.give_up(
                 "the peer sent something else than its C-STORE response"
             )
         return response.status
+
+
+class Source:
+    """One payload's file, open, and its fragments batch by batch as they will travel."""
+
+    def __init__(self, payload: Payload, context_id: int, batch: "Batch") -> None:
+        self.payload = payload
+        self.context_id = context_id
+        self._batch = batch
+        self._position = payload.offset
+        self._read: memoryview | None = None
+        try:
+            self._file = os.open(payload.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as failure:
+            raise InstanceNotFound(f"cannot open {payload.path}: {failure.strerror}") from failure
+        size_bytes = os.fstat(self._file).st_size
+        self._end = max(payload.offset, size_bytes)
+        if payload.size_bytes not in (None, size_bytes):
+            self.close()
+            raise InstanceNotFound(f"{payload.path} does not have the length that was kept")
+
+    @property
+    def is_read_ahead(self) -> bool:
+        """Tell whether the beginning lies in the buffer."""
+        return self._read is not None
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether everything was read."""
+        return self._position >= self._end
+
+    def read_ahead(self) -> None:
+        """Read the beginning before it is asked for. Raises as ``read``."""
+        self._read = self.read()
+
+    def read(self) -> memoryview:
+        """Lay out the next batch. Raises ``EOFError`` where the file became shorter, ``OSError``."""
+        read, self._read = self._read, None
+        if read is not None:
+            return read
+        size = min(self._end - self._position, self._batch.capacity_bytes)
+        ends = self._position + size >= self._end
+        pieces = self._batch.fill(self._file, self._position, size, self.context_id, ends)
+        self._position += size
+        return pieces
+
+    def close(self) -> None:
+        """Close the file."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
 
 class Batch:

@@ -1,7 +1,8 @@
 """The listening side: connections taken, counted, and ended in order. PS3.8 Section 9.1.
 
-Owns the listening socket, the limits on connections and the drain. The accept
-loop never waits for a peer. Refuses to know what an association is used for.
+Owns the accept loop, the limits on connections and the drain. The loop never
+waits for a peer. Several processes may accept from one socket: who holds fewest
+connections goes first. Refuses to know what an association is used for.
 """
 
 import logging
@@ -11,7 +12,7 @@ import threading
 import time
 from typing import Final
 
-from config.settings import Settings
+from config.settings import Dicom, Settings
 from pacs.association.acceptor import ServedAssociation
 from pacs.association.admission import Host
 from pacs.association.limits import Occupancy
@@ -27,10 +28,28 @@ ABORT_S: Final = 1.0
 """Time an A-ABORT gets to leave before the connections are shut down."""
 RETRY_S: Final = 0.1
 """Pause after the system could not give a socket or a thread."""
+YIELD_S: Final = 0.002
+"""Pause before a listener that is not the least busy looks at a waiting connection again."""
+PATIENCE_S: Final = 0.05
+"""How long it leaves the connection to a less busy one: that one may be stuck."""
+
+
+def listen(dicom: Dicom) -> socket.socket:
+    """Open the listening socket. Raises ``AddressInUse``."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            dicom.host, dicom.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as failure:
+        place = f"{dicom.host}:{dicom.port}"
+        raise AddressInUse(f"cannot listen on {place}: {failure.strerror}") from failure
+    listener.setblocking(False)
+    return listener
 
 
 class AssociationServer:
-    """Listens, and serves every association on threads of its own."""
+    """Takes connections, and serves every association on a thread of its own."""
 
     def __init__(
         self,
@@ -40,15 +59,11 @@ class AssociationServer:
         spool: Spool,
         services: Services,
         audit: AuditTrail,
+        occupancy: Occupancy | None = None,
     ) -> None:
         silence()
-        bounds = settings.association
         self._settings = settings
-        self._occupancy = Occupancy(
-            max_connections=bounds.max_connections,
-            max_associations=bounds.max_associations,
-            max_associations_per_host=bounds.max_associations_per_host,
-        )
+        self._occupancy = occupancy or Occupancy(settings.association)
         self._host = Host(
             settings=settings,
             gate=gate,
@@ -60,36 +75,33 @@ class AssociationServer:
         self._lock = threading.Lock()
         self._live: set[ServedAssociation] = set()
         self._stopping = threading.Event()
-        self._listener: socket.socket | None = None
         self._wake: socket.socket | None = None
         self._thread: threading.Thread | None = None
+        self._deferred_s: float | None = None
+
+    @property
+    def open_connections(self) -> int:
+        """Connections open now, associated or not."""
+        return self._occupancy.connections
 
     @property
     def open_associations(self) -> int:
         """Associations open now; silent connections do not count."""
         return self._occupancy.associations
 
-    def start(self) -> int:
-        """Listen, and serve in the background. Gives the port. Raises ``AddressInUse``."""
-        dicom = self._settings.dicom
-        try:
-            family, _, _, _, address = socket.getaddrinfo(
-                dicom.host, dicom.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            self._listener = socket.create_server(address, family=family, backlog=BACKLOG)
-        except OSError as failure:
-            place = f"{dicom.host}:{dicom.port}"
-            raise AddressInUse(f"cannot listen on {place}: {failure.strerror}") from failure
-        self._listener.setblocking(False)
+    def start(self, listener: socket.socket | None = None) -> int:
+        """Serve in the background, on a socket that listens already if given one; gives the port.
+
+        The socket is closed at the end. Raises ``AddressInUse``.
+        """
+        taken = listener or listen(self._settings.dicom)
+        port = int(taken.getsockname()[1])
         self._wake, woken = socket.socketpair()
         self._thread = threading.Thread(
-            target=self._accept_until_stopped,
-            args=(self._listener, woken),
-            name="pacs-accept",
-            daemon=True,
+            target=self._accept_until_stopped, args=(taken, woken), name="pacs-accept", daemon=True
         )
         self._thread.start()
-        return int(self._listener.getsockname()[1])
+        return port
 
     def drain(self, timeout_s: float) -> None:
         """Take nobody new; let what is being served finish, and end it at the deadline."""
@@ -125,47 +137,79 @@ class AssociationServer:
             self._wake = None
 
     def _accept_until_stopped(self, listener: socket.socket, woken: socket.socket) -> None:
-        with selectors.DefaultSelector() as selector, listener, woken:
+        with (
+            selectors.DefaultSelector() as selector,
+            listener,
+            woken,
+            self._occupancy.accepting(),
+        ):
             selector.register(listener, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
             while not self._stopping.is_set():
-                selector.select()
-                if not self._stopping.is_set():
+                waiting = selector.select(None if self._deferred_s is None else 0)
+                if not waiting:
+                    self._deferred_s = None  # a less busy listener has taken it
+                elif not self._stopping.is_set():
                     self._accept_one(listener)
 
     def _accept_one(self, listener: socket.socket) -> None:
         try:
-            connection, address = listener.accept()
+            accepted = self._accepted(listener)
         except BlockingIOError:
+            self._deferred_s = None
             return
         except OSError as failure:
             LOGGER.error("accept-failed errno=%s", failure.errno)
             self._stopping.wait(RETRY_S)
             return
-        if not self._occupancy.connect():
-            LOGGER.warning("connection-limit")
-            connection.close()
+        if accepted is None:
+            self._stopping.wait(YIELD_S)
             return
+        self._deferred_s = None
+        connection, address = accepted
         try:
-            self._begin(connection, (address[0], address[1]))
+            self._begin(connection, address)
         except (OSError, RuntimeError) as failure:  # the system has no thread or socket to give
             LOGGER.error("connection-failed kind=%s", type(failure).__name__)
             connection.close()
-            self._occupancy.disconnect()
+            self._occupancy.disconnect(address[0])
             self._stopping.wait(RETRY_S)
+
+    def _accepted(self, listener: socket.socket) -> tuple[socket.socket, tuple[str, int]] | None:
+        """Take a connection that may be served; nothing where another listener should, or it may not."""
+        with self._occupancy.turn() as ours:
+            if not ours and not self._out_of_patience():
+                return None
+            connection, address = listener.accept()
+            self._deferred_s = None
+            if self._occupancy.connect(address[0]):
+                return connection, (address[0], address[1])
+        LOGGER.warning("connection-limit")
+        connection.close()
+        return None
+
+    def _out_of_patience(self) -> bool:
+        now_s = time.monotonic()
+        if self._deferred_s is None:
+            self._deferred_s = now_s
+        return now_s - self._deferred_s >= PATIENCE_S
 
     def _begin(self, connection: socket.socket, address: tuple[str, int]) -> None:
         association = ServedAssociation(
-            self._host,
-            connection=connection,
-            address=address,
-            ended=self._occupancy.disconnect,
+            self._host, connection=connection, address=address, ended=self._ended
         )
+        with self._lock:
+            self._live.add(association)
         try:
             association.start()
         except RuntimeError:
+            with self._lock:
+                self._live.discard(association)
             association.upper_layer.abort()
             raise
+
+    def _ended(self, association: ServedAssociation) -> None:
+        """Forget an association; said by its thread, as the last thing it does."""
         with self._lock:
-            self._live = {one for one in self._live if one.is_alive()}
-            self._live.add(association)
+            self._live.discard(association)
+        self._occupancy.disconnect(association.address[0])

@@ -11,20 +11,13 @@ from contextlib import ExitStack, closing
 from typing import Final, cast
 
 from pacs.association.admission import Host
-from pacs.association.commands import (
-    NO_DATA_SET,
-    RESPONSE_BIT,
-    WITH_DATA_SET,
-    encode_command,
-    fields_of,
-    number,
-    operation_of,
-    text,
-)
+from pacs.association.commands import fields_of, operation_of, text
+from pacs.association.elements import TooManyElements
 from pacs.association.exchange import Exchange
-from pacs.association.identifiers import decode_identifier, encode_identifier
+from pacs.association.identifiers import decode_identifier
 from pacs.association.intake import Arrived
 from pacs.association.message import OpenAssociation, Operation, Request, Response
+from pacs.association.responses import NORMALIZED, PENDING, Responses, sop_class_of
 from pacs.core.caller import Caller
 from pacs.core.errors import InstanceUnreadable, PacsError, PeerUnreachable
 from pacs.core.identifiers import AETitle, TransferSyntaxUID, is_uid
@@ -34,7 +27,6 @@ LOGGER = logging.getLogger("pacs.association")
 
 Door = Callable[[Request], Iterator[Response]]
 
-PENDING: Final = frozenset({0xFF00, 0xFF01})
 PROCESSING_FAILURE: Final = 0x0110
 INVALID_OBJECT_INSTANCE: Final = 0x0117
 SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
@@ -42,9 +34,13 @@ UNRECOGNIZED_OPERATION: Final = 0x0211
 """PS3.7 Annex C."""
 UNABLE_TO_PROCESS: Final = 0xC001
 """In the range that PS3.4 gives to every C- operation for what cannot be processed."""
-
-_NORMALIZED = frozenset(one for one in Operation if one.value.startswith("N-"))
-_ECHOED = ("EventTypeID", "ActionTypeID")
+RESOURCE_LIMITATION: Final = 0x0213
+"""PS3.7 Annex C, for N- operations."""
+OUT_OF_RESOURCES: Final = {  # PS3.4 Tables C.4-1 to C.4-3
+    Operation.C_FIND: 0xA700,
+    Operation.C_MOVE: 0xA701,
+    Operation.C_GET: 0xA701,
+}
 
 
 class RequestServer:
@@ -66,6 +62,8 @@ class RequestServer:
         self._caller = caller
         self._called_ae_title = called_ae_title
         self._identifier_bytes = host.settings.association.max_identifier_bytes
+        self._most_elements = host.settings.association.max_identifier_elements
+        self._most_asked = host.settings.query.max_elements
         self._audit = host.audit
 
     def serve(self, arrived: Arrived) -> None:
@@ -73,13 +71,14 @@ class RequestServer:
         with ExitStack() as stack:
             if arrived.incoming is not None:
                 stack.push(arrived.incoming.__exit__)  # entered when its first byte was awaited
-            responses = stack.enter_context(closing(self._responses(arrived)))
-            for response in responses:
+            answers = stack.enter_context(closing(self._responses(arrived)))
+            responses = Responses(self._exchange, arrived)
+            for response in answers:
                 if response.status not in PENDING:
-                    responses.close()  # what the handler leaves behind is done before the peer knows
-                    self._send(arrived, response)
+                    answers.close()  # what the handler leaves behind is done before the peer knows
+                    self._send(arrived, responses, response)
                     return
-                self._send(arrived, response)
+                self._send(arrived, responses, response)
 
     def _responses(self, arrived: Arrived) -> Generator[Response, None, None]:
         refusal = refusal_of(arrived)
@@ -89,7 +88,11 @@ class RequestServer:
         try:
             yield from self._door(self._request(arrived))
         except InstanceUnreadable as failure:
-            answer = Response(status=PROCESSING_FAILURE, comment=failure.peer_comment)
+            status = PROCESSING_FAILURE
+            if isinstance(failure, TooManyElements):
+                operation = cast(Operation, operation_of(arrived.command))
+                status = OUT_OF_RESOURCES.get(operation, RESOURCE_LIMITATION)
+            answer = Response(status=status, comment=failure.peer_comment)
             yield self._refused(arrived, answer)
         except PeerUnreachable:
             raise
@@ -117,7 +120,12 @@ class RequestServer:
         identifier = None
         if arrived.data:
             identifier = decode_identifier(
-                arrived.data, context.transfer_syntax, most_bytes=self._identifier_bytes
+                arrived.data,
+                context.transfer_syntax,
+                most_bytes=self._identifier_bytes,
+                most_elements=self._most_asked
+                if operation in OUT_OF_RESOURCES
+                else self._most_elements,
             )
         return Request(
             operation=operation,
@@ -133,33 +141,21 @@ class RequestServer:
             incoming=cast(Incoming | None, arrived.incoming),  # our own intake began it
         )
 
-    def _send(self, arrived: Arrived, response: Response) -> None:
-        failed = False
+    def _send(self, arrived: Arrived, responses: Responses, response: Response) -> None:
         try:
-            command, data = encode_response(arrived, response)
+            responses.send(response)
+        except PeerUnreachable:
+            raise
         except Exception as failure:  # noqa: BLE001 - pydicom raises whatever the values provoke
             LOGGER.error("response-not-encodable kind=%s", type(failure).__name__)
-            normalized = operation_of(arrived.command) in _NORMALIZED
+            normalized = operation_of(arrived.command) in NORMALIZED
             status = PROCESSING_FAILURE if normalized else UNABLE_TO_PROCESS
-            failed = True
-            command, data = encode_response(
-                arrived, Response(status=status, comment="Response cannot be encoded")
-            )
-        if response.status in PENDING:
-            self._exchange.look()
-        self._exchange.send(arrived.context.context_id, command, data)
-        if failed:
-            raise ResponseUnsendable
+            responses.send(Response(status=status, comment="Response cannot be encoded"))
+            raise ResponseUnsendable from None
 
 
 class ResponseUnsendable(Exception):
     """A response could not be encoded; a failure was sent in its place and ends the request."""
-
-
-def sop_class_of(arrived: Arrived) -> str:
-    """The SOP Class a request names, or its context's where it names none."""
-    named = text(arrived.command, "AffectedSOPClassUID", "RequestedSOPClassUID")
-    return named or arrived.context.abstract_syntax
 
 
 def refusal_of(arrived: Arrived) -> int | None:
@@ -173,7 +169,7 @@ def refusal_of(arrived: Arrived) -> int | None:
         return UNRECOGNIZED_OPERATION
     if not arrived.context.as_scp and operation is not Operation.N_EVENT_REPORT:
         return SOP_CLASS_NOT_SUPPORTED
-    if operation in _NORMALIZED:
+    if operation in NORMALIZED:
         return None
     if text(arrived.command, "AffectedSOPClassUID") != arrived.context.abstract_syntax:
         return SOP_CLASS_NOT_SUPPORTED
@@ -183,36 +179,3 @@ def refusal_of(arrived: Arrived) -> int | None:
         if arrived.incoming is None:
             return PROCESSING_FAILURE  # announced no Data Set: there is nothing to store
     return None
-
-
-def encode_response(arrived: Arrived, response: Response) -> tuple[bytes, bytes]:
-    """Encode command set and Data Set of a response."""
-    data = b""
-    if response.identifier is not None:
-        data = encode_identifier(response.identifier, arrived.context.transfer_syntax)
-    command = _response_command(arrived, response)
-    command["CommandDataSetType"] = WITH_DATA_SET if data else NO_DATA_SET
-    return encode_command(command), data
-
-
-def _response_command(arrived: Arrived, response: Response) -> dict[str, object]:
-    asked = arrived.command
-    operation = operation_of(asked)
-    command: dict[str, object] = {
-        "AffectedSOPClassUID": sop_class_of(arrived),
-        "CommandField": number(asked, "CommandField") | RESPONSE_BIT,
-        "MessageIDBeingRespondedTo": arrived.message_id,
-        "Status": response.status,
-        "ErrorComment": response.comment[:64] or None,
-        "OffendingElement": response.offending_elements or None,
-        "NumberOfRemainingSuboperations": response.remaining,
-        "NumberOfCompletedSuboperations": response.completed,
-        "NumberOfFailedSuboperations": response.failed,
-        "NumberOfWarningSuboperations": response.warning,
-    }
-    if operation in _NORMALIZED or operation is Operation.C_STORE:
-        instance = text(asked, "AffectedSOPInstanceUID", "RequestedSOPInstanceUID")
-        command["AffectedSOPInstanceUID"] = instance or None
-        command.update({key: asked[key] for key in _ECHOED if key in asked})
-    command.update(response.fields)
-    return command

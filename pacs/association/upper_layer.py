@@ -19,11 +19,12 @@ from itertools import islice
 from typing import Final, NoReturn, Protocol
 
 from pynetdicom.fsm import ACTIONS, TRANSITION_TABLE
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from config.settings import Association
-from pacs.association.pdu import INVALID_PARAMETER, PduReader, PduRefused, without_unknown_items
+from pacs.association.associate import DECODERS, decode_associate
+from pacs.association.pace import Pace, Progress
+from pacs.association.pdu import RELEASE_RP, RELEASE_RQ, PduReader, PduRefused
 from pacs.core.errors import PeerUnreachable
 
 LOGGER = logging.getLogger("pacs.association")
@@ -31,6 +32,7 @@ LOGGER = logging.getLogger("pacs.association")
 RECEIVE_BYTES: Final = 262_144
 PIECES_AT_ONCE: Final = 1_000
 """A gather-write or scatter-read takes 1,024 at most (IOV_MAX)."""
+LEAST_BYTES_PER_S: Final = 4_096  # who reads more slowly than a modem holds a thread for nothing
 CLOSED, AWAITING_REQUEST, DECIDING = "Sta1", "Sta2", "Sta3"
 AWAITING_ANSWER, ESTABLISHED, ENDING = "Sta5", "Sta6", "Sta13"
 PEER_RELEASES: Final = frozenset({"Sta8", "Sta9", "Sta12"})
@@ -41,13 +43,6 @@ UNEXPECTED_PDU: Final = 2
 VERSION_UNSUPPORTED: Final = (1, 2, 2)
 """Result, source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21."""
 _EVENTS: Final = {1: "Evt6", 2: "Evt3", 3: "Evt4", 5: "Evt12", 6: "Evt13", 7: "Evt16"}
-_DECODERS: Final[dict[int, type[A_ASSOCIATE_RQ | A_ASSOCIATE_AC | A_ASSOCIATE_RJ]]] = {
-    1: A_ASSOCIATE_RQ,
-    2: A_ASSOCIATE_AC,
-    3: A_ASSOCIATE_RJ,
-}
-_RELEASE_RQ: Final = bytes.fromhex("05000000000400000000")
-_RELEASE_RP: Final = bytes.fromhex("06000000000400000000")
 
 Piece = bytes | bytearray | memoryview
 
@@ -80,6 +75,9 @@ class UpperLayer:
         self._garbled = self._within_send = self._abort_asked = False
         self._reason = UNEXPECTED_PDU
         self._artim_s = self._pdu_deadline_s = float("inf")
+        self._pace = Pace(window_s=self._silence_s, least_bytes=bounds.min_progress_bytes)
+        self.titles = ("", "")
+        """Called and calling AE title as the peer wrote them, padding aside."""
         self._lock = threading.Lock()  # of the descriptors, against ``wake`` and ``shut_down``
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._readable, self._either = select.poll(), select.poll()
@@ -129,16 +127,21 @@ class UpperLayer:
 
     def release(self) -> None:
         """Release, and wait for the answer. A collision is resolved. Raises ``PeerUnreachable``."""
-        self._do("Evt11", _RELEASE_RQ)
+        self._do("Evt11", RELEASE_RQ)
         while self.state not in (CLOSED, ENDING):
             self.answer_release()
             if not self.receive(self._artim_timeout_s):
                 self.abort()
 
+    @property
+    def released(self) -> bool:
+        """Tell whether the peer asks for a release that is not answered yet."""
+        return self.state in PEER_RELEASES
+
     def answer_release(self) -> None:
         """Answer a release the peer asks for, if it does."""
-        if self.state in PEER_RELEASES:
-            self._do("Evt14", _RELEASE_RP)
+        if self.released:
+            self._do("Evt14", RELEASE_RP)
 
     def abort(self) -> None:
         """Send A-ABORT as the service user, once; never waits."""
@@ -183,7 +186,7 @@ class UpperLayer:
 
     def _write(self, pieces: Iterable[Piece]) -> None:
         """Write everything; reads while the peer takes nothing, so that neither waits for the other."""
-        stuck_s = None
+        stuck_s = late_s = None
         waiting = deque(pieces)
         self._within_send = True
         while waiting:
@@ -191,7 +194,8 @@ class UpperLayer:
                 sent = self._socket.sendmsg(islice(waiting, PIECES_AT_ONCE))
             except BlockingIOError:
                 stuck_s = stuck_s or time.monotonic() + self._silence_s
-                self._await_room(stuck_s)
+                late_s = late_s or stuck_s + sum(map(len, waiting)) / LEAST_BYTES_PER_S
+                self._await_room(min(stuck_s, late_s))
                 continue
             except OSError:
                 self._do("Evt17")
@@ -228,7 +232,10 @@ class UpperLayer:
         """Take what has arrived, or wait for something. ``False`` after ``timeout_s`` of nothing."""
         if self.state == CLOSED or self._parse():
             return True
-        deadline_s = time.monotonic() + timeout_s
+        now_s = time.monotonic()
+        deadline_s = now_s + timeout_s
+        if timeout_s and self.state == ESTABLISHED and self._pace.end_s() <= now_s:
+            return self._out_of_time()
         while not self._fill():
             if not timeout_s:
                 return False
@@ -242,9 +249,14 @@ class UpperLayer:
         self._parse()
         return True
 
+    def watch(self, progress: Progress) -> None:
+        """Have each message under way bring its share in time; see ``Pace``."""
+        self._pace.progress = progress
+
     def restart_timer(self) -> None:
-        """Another PDU begins, or the peer was silent because it waited for us."""
+        """The peer was silent, or what it began was left lying, because we were busy."""
         self._pdu_deadline_s = float("inf")
+        self._pace.restart()
 
     def _woken(self) -> bool:
         if self._abort_asked:
@@ -260,13 +272,13 @@ class UpperLayer:
             self._pdu_deadline_s = float("inf")
         elif self._pdu_deadline_s == float("inf"):
             self._pdu_deadline_s = time.monotonic() + self._silence_s
-        return self._pdu_deadline_s
+        return min(self._pdu_deadline_s, self._pace.end_s())
 
     def _out_of_time(self) -> bool:
         if self.state in (AWAITING_REQUEST, ENDING):
             self._do("Evt18")
         else:
-            LOGGER.info("silence-within-pdu")
+            LOGGER.info("silence-within-message")
             self.refuse()
         return True
 
@@ -308,7 +320,7 @@ class UpperLayer:
         return taken > 0
 
     def begins_data(self) -> None:
-        self.restart_timer()  # on a slow line no read may ever end where a PDU does
+        self._pdu_deadline_s = float("inf")  # on a slow line no read may ever end where a PDU does
         if self.state != ESTABLISHED:
             self._do("Evt10")
 
@@ -318,26 +330,16 @@ class UpperLayer:
         return self.user.takes(context_id, control, piece, ended)
 
     def takes_pdu(self, pdu: bytearray) -> bool:
-        if pdu[0] in _DECODERS and self.state != ENDING:
+        if pdu[0] in DECODERS and self.state != ENDING:
             self._decode(bytes(pdu))
         self._do(_EVENTS[pdu[0]])
         return True
 
     def _decode(self, encoded: bytes) -> None:
-        decoded = _DECODERS[encoded[0]]()
-        try:
-            decoded.decode(without_unknown_items(encoded))
-            primitive: A_ASSOCIATE = decoded.to_primitive()
-            ids = [one.context_id for one in primitive.presentation_context_definition_list]
-            if len(set(ids)) < len(ids):  # nobody would know in which syntax a Data Set comes
-                raise ValueError("two presentation contexts have the same id")
-        except Exception as failure:  # noqa: BLE001 - pynetdicom raises whatever the bytes provoke
-            LOGGER.info("pdu-undecodable kind=%s", type(failure).__name__)
-            raise PduRefused(INVALID_PARAMETER) from None
+        decoded = decode_associate(encoded)
         if self.state in (AWAITING_REQUEST, AWAITING_ANSWER):
-            self.associate = primitive
-        if isinstance(decoded, A_ASSOCIATE_RQ) and not decoded.protocol_version & 1:
-            self._unsupported = True
+            self.associate, self.titles = decoded.primitive, decoded.titles
+        self._unsupported = self._unsupported or not decoded.version_supported
 
     # --- PS3.8 Table 9-10 --------------------------------------------------------------
 

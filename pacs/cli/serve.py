@@ -6,20 +6,36 @@ from config.load import variable
 from pacs.cli.home import Home, pass_home
 from pacs.cli.output import note
 
+_TABLES = {"listeners": "serve", "workers": "jobs"}
+"""Where an option's setting stands, for those that are not of ``dicom``."""
+
 
 @click.command()
 @click.option("--host", help="Address to listen on, instead of dicom.host.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Port, instead of dicom.port.")
 @click.option("--ae-title", help="Our AE title, instead of dicom.ae_title.")
+@click.option(
+    "--listeners",
+    type=click.IntRange(0, 255),
+    help="Processes that hold associations, instead of serve.listeners; 0 for one per core.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 256),
+    help="Processes that run jobs, instead of jobs.workers.",
+)
 @pass_home
-def serve(home: Home, *, host: str | None, port: int | None, ae_title: str | None) -> None:
+def serve(home: Home, /, **given: str | int | None) -> None:
     """Run the archive in the foreground; SIGTERM drains it and ends it."""
     from pacs.app.serve import serve as run
     from pacs.observe.log import configure
 
-    options = {"host": host, "port": port, "ae_title": ae_title}
     loaded = home.load(
-        {variable("dicom", key): str(one) for key, one in options.items() if one is not None}
+        {
+            variable(_TABLES.get(key, "dicom"), key): str(value)
+            for key, value in given.items()
+            if value is not None
+        }
     )
     configure(loaded.settings.logging)
     dicom = loaded.settings.dicom

@@ -12,6 +12,7 @@ import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 
 class Level(enum.Enum):
@@ -22,10 +23,9 @@ class Level(enum.Enum):
     SERIES = "SERIES"
     IMAGE = "IMAGE"
 
-    @property
-    def depth(self) -> int:
+    def __init__(self, _: str) -> None:
+        self.depth = len(type(self).__members__)
         """0 for PATIENT to 3 for IMAGE."""
-        return list(Level).index(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Attribute:
         return snake(self.keyword)
 
 
+@cache
 def snake(keyword: str) -> str:
     """Turn a DICOM keyword into its snake form: ``SOPInstanceUID`` → ``sop_instance_uid``."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", keyword)

@@ -154,6 +154,18 @@ class InstanceCorrupt(PacsError):
     peer_comment = "Stored instance failed its integrity check"
 
 
+class OutboxFull(PacsError):
+    """No further event can be kept for this peer, or for any."""
+
+    peer_comment = "Archive cannot queue more notifications"
+
+
+class EventTooLarge(PacsError):
+    """The Event Information is larger than the settings allow."""
+
+    peer_comment = "Notification exceeds the size the archive sends"
+
+
 class OperationUnsupported(PacsError):
     """The presentation context's service has no such operation."""
 
@@ -173,6 +185,10 @@ class HomeInUse(PacsError):
 
 class AddressInUse(PacsError):
     """The address to listen on is taken, or is not one of this machine's."""
+
+
+class ListenerFailed(PacsError):
+    """A listener process ended before it could serve."""
 
 
 class NotInitialized(PacsError):

@@ -20,6 +20,7 @@ from pacs.core.identifiers import (
 )
 from pacs.core.records import (
     Arrival,
+    Event,
     Held,
     IncomingMeta,
     Instance,
@@ -214,6 +215,13 @@ class Unit(Protocol):
         """
         ...
 
+    def post(self, event: Event) -> int:
+        """Insert an event, to be delivered once this is committed; gives its number.
+
+        Raises ``EventTooLarge`` or ``OutboxFull``.
+        """
+        ...
+
 
 class Records(Protocol):
     """The database. ``with records.transaction() as unit`` is the only way to write."""
@@ -255,8 +263,26 @@ class Delivery(Protocol):
         """Transfer syntaxes the receiver accepted for this SOP Class, in context order."""
         ...
 
-    def send(self, payload: Payload, originator: Originator | None) -> SendOutcome:
-        """Send one Data Set. Raises ``PeerUnreachable`` when the way is closed for good."""
+    def send(
+        self,
+        payload: Payload,
+        originator: Originator | None,
+        following: Callable[[], Payload | None] | None = None,
+    ) -> SendOutcome:
+        """Send one Data Set. Raises ``PeerUnreachable`` when the way is closed for good.
+
+        ``following`` is asked, while the receiver's response is awaited, for
+        what will be sent next, so that it is open and its beginning read by
+        then; it does not raise.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of what was opened ahead and is not going to be sent."""
+        ...
+
+    def abort(self) -> None:
+        """Close the way for good, from any thread: a ``send`` under way raises ``PeerUnreachable``."""
         ...
 
 

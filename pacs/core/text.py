@@ -34,6 +34,8 @@ def fold_name(group: str) -> str:
 
 
 def _fold_letters(text: str) -> str:
+    if text.isascii():
+        return text.lower()  # what all of this makes of it
     folded = text
     for _ in range(2):  # casefolding can bring accents about, and stripping them capitals
         spread = unicodedata.normalize("NFKD", folded.casefold())

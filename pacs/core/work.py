@@ -90,7 +90,7 @@ class Permanent(JobFailed):
 class Postpone(JobFailed):
     """Not now: again after ``after_s``. Counts as no attempt."""
 
-    def __init__(self, message: str = "", *, after_s: float) -> None:
+    def __init__(self, message: str = "", *, after_s: float = 60.0) -> None:
         super().__init__(message)
         self.after_s = after_s
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from pacs.core.caller import Caller
 
 _LOG = logging.getLogger("pacs.audit")
+_encoded = json.JSONEncoder(default=str).encode
 
 
 class FileAuditTrail:
@@ -26,7 +27,7 @@ class FileAuditTrail:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._day = ""
+        self._day = 0
         self._descriptor = -1
 
     def record(self, event: str, caller: Caller | None, **details: object) -> None:
@@ -34,15 +35,15 @@ class FileAuditTrail:
         now = datetime.now(UTC)
         line = {"time": now.isoformat(), "event": event, **_who(caller), **details}
         try:
-            os.write(self._file(now), json.dumps(line, default=str).encode() + b"\n")
+            os.write(self._file(now), _encoded(line).encode() + b"\n")
         except OSError as error:
             _LOG.error("audit-not-written: %s", error.strerror)
 
     def _file(self, now: datetime) -> int:
-        day = now.strftime("%Y-%m-%d")
+        day = now.toordinal()
         with self._lock:
             if day != self._day:
-                path = self._folder / f"{day}.jsonl"
+                path = self._folder / f"{now:%Y-%m-%d}.jsonl"
                 opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
                 self.close()
                 self._day, self._descriptor = day, opened
@@ -52,7 +53,7 @@ class FileAuditTrail:
         """Close the file; the next record opens it again."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        self._day, self._descriptor = "", -1
+        self._day, self._descriptor = 0, -1
 
 
 def _who(caller: Caller | None) -> dict[str, str]:

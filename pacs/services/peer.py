@@ -9,6 +9,9 @@ from pacs.core.identifiers import AETitle, is_ae_title
 from pacs.core.ports import AuditTrail
 from pacs.core.records import Peer
 
+MAX_ASSOCIATIONS = 16
+"""Of one C-MOVE to one peer: each is a thread and a connection of ours."""
+
 
 class PeerRows(Protocol):
     """Where peers are kept."""
@@ -36,15 +39,28 @@ class Peers:
                 return peer
         raise EntryNotFound(f"no peer is named {ae_title}")
 
-    def add(self, caller: Caller, ae_title: str, host: str, port: int) -> Peer:
+    def add(
+        self, caller: Caller, ae_title: str, host: str, port: int, *, associations: int = 1
+    ) -> Peer:
         """Add or change a peer. Raises ``EntryConflicts`` for what cannot be one."""
         if not is_ae_title(ae_title):
             raise EntryConflicts("an AE title has 1 to 16 printable characters, no backslash")
         if not host or not 1 <= port <= 65_535:
             raise EntryConflicts("a peer needs a host and a port from 1 to 65535")
-        peer = Peer(ae_title=AETitle(ae_title.strip()), host=host, port=port)
+        if not 1 <= associations <= MAX_ASSOCIATIONS:
+            raise EntryConflicts(f"a peer takes 1 to {MAX_ASSOCIATIONS} associations at once")
+        peer = Peer(
+            ae_title=AETitle(ae_title.strip()), host=host, port=port, associations=associations
+        )
         self._rows.put(peer)
-        self._audit.record("peer-changed", caller, peer=peer.ae_title, host=host, port=port)
+        self._audit.record(
+            "peer-changed",
+            caller,
+            peer=peer.ae_title,
+            host=host,
+            port=port,
+            associations=associations,
+        )
         return peer
 
     def remove(self, caller: Caller, ae_title: str) -> None:

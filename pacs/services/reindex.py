@@ -92,21 +92,30 @@ class Reindex:
     def recover(self) -> int:
         """At start, before anyone is served: settle what was on its way; gives how many were taken in.
 
-        A file that was kept but has no rows was never acknowledged, yet it is
-        whole: it is taken in as if it had arrived now, usage and jobs included,
-        because nothing is lost by keeping it. Then the
-        journal entries that the index has not obeyed are obeyed, and the
-        setting that says which versions are delivered.
+        First the files, see ``settle``. Then the journal entries that the
+        index has not obeyed are obeyed, and the setting that says which
+        versions are delivered.
         """
-        taken = 0
-        for place in self._store.unsettled():
-            if place is not None and not self._index.has_object(place.object_id):
-                taken += self._take_in(place)
+        taken = self.settle()
         self._journal.sweep()
         for entry in self._journal.entries(obeyed=self._index.applied()):
             with self._index.rebuild() as unit:
                 unit.obey(entry)
         self._index.follow_policy()
+        return taken
+
+    def settle(self) -> int:
+        """Settle the files that a process which has ended left on their way; gives how many were taken in.
+
+        A file that was kept but has no rows was never acknowledged, yet it is
+        whole: it is taken in as if it had arrived now, usage and jobs included,
+        because nothing is lost by keeping it. Others may serve meanwhile, as
+        long as nobody receives where the store looks.
+        """
+        taken = 0
+        for place in self._store.unsettled():
+            if place is not None and not self._index.has_object(place.object_id):
+                taken += self._take_in(place)
         return taken
 
     def _take_in(self, place: Place) -> int:

@@ -45,8 +45,8 @@ class SandboxedTranscoder:
         )
 
     def sweep(self) -> None:
-        """Remove what a killed process left behind. Only while nobody else uses the folder."""
-        for leftover in self._folder.glob(_PREFIX + "*"):
+        """Remove what a killed process left behind. Only while nobody else uses the folder or one in it."""
+        for leftover in self._folder.rglob(_PREFIX + "*"):
             leftover.unlink(missing_ok=True)
 
     def convertible(self, source: TransferSyntaxUID, target: TransferSyntaxUID) -> bool:

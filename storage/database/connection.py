@@ -9,7 +9,7 @@ import re
 import select
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +20,7 @@ from playhouse.pool import MaxConnectionsExceeded, PooledPostgresqlDatabase, Poo
 
 from config.settings import Database as DatabaseSettings
 from pacs.core.errors import RecordsFailed, SettingsInvalid
+from storage.database.turns import TurnNeverCame, WriteTurns
 
 Dialect = Literal["sqlite", "postgresql"]
 INDEX_LOCK = 0x50414358
@@ -36,10 +37,12 @@ class Database:
         self._lock_path = home / "migrate.lock"
         self.dialect: Dialect = "postgresql" if settings.url else "sqlite"
         self.peewee: Any = _postgresql(settings) if settings.url else _sqlite(settings, home)
+        self._turns = None if settings.url else WriteTurns(home / "write.lock", settings.timeout_s)
         # SQLite finds some failures only while rows are read, past peewee's own wrapping.
         self._failures: tuple[type[Exception], ...] = (
             peewee.PeeweeException,
             MaxConnectionsExceeded,
+            TurnNeverCame,
             sqlite3.Error,
             *_driver_errors(self.dialect),
         )
@@ -63,12 +66,18 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Begin, and commit durably at the end. Raises ``RecordsFailed``."""
         # DEFERRED would let two readers deadlock on becoming writers.
-        with self.connection(), self._said(), self.peewee.atomic(*self._begin()):
+        with self._said(), self._turn(), self.connection(), self.peewee.atomic(*self._begin()):
             yield
 
     def in_transaction(self) -> bool:
         """Tell whether this thread is within a transaction."""
         return not self.peewee.is_closed() and bool(self.peewee.in_transaction())
+
+    def _turn(self) -> AbstractContextManager[None]:
+        """Wait in line at SQLite, which has one writer; what is nested has its turn already."""
+        if self._turns is None or self.peewee.in_transaction():
+            return nullcontext()
+        return self._turns.turn()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -136,10 +145,15 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection of this process."""
         self.peewee.close_all()
+        if self._turns is not None:
+            self._turns.close()
 
 
-def _sayable(params: Sequence[object]) -> tuple[object, ...]:
+def _sayable(params: Sequence[object]) -> Sequence[object]:
     """Make text both back ends can hold: no NUL, no half of a surrogate pair."""
+    said = "".join([one for one in params if isinstance(one, str)])
+    if said.isascii() and "\0" not in said:
+        return params
     return tuple(
         _UNSAYABLE.sub("\ufffd", one) if isinstance(one, str) and _UNSAYABLE.search(one) else one
         for one in params

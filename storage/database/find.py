@@ -6,12 +6,13 @@ its time. Which index drives is decided in ``find_driver``.
 """
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from pacs.core.attributes import Level, attributes_of
 from pacs.core.caller import Visibility
-from pacs.core.conditions import COMPUTED, Condition, Found, level_of
+from pacs.core.conditions import Condition, Found, level_of
 from pacs.core.identifiers import ObjectId, TransferSyntaxUID
 from pacs.core.records import Place
 from storage.database.find_driver import choose_driver, driving, join_tables, repeats_rows
@@ -45,6 +46,10 @@ class Reader(Protocol):
         """Which back end it is."""
         ...
 
+    def connection(self) -> AbstractContextManager[None]:
+        """Hold a connection in this thread, for several short reads in a row."""
+        ...
+
     def execute(self, sql: str, params: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         """Run one reading statement on its own. Raises ``RecordsFailed``."""
         ...
@@ -65,6 +70,12 @@ class DatabaseFindIndex:
         limit: int,
     ) -> Sequence[int]:
         """List the row numbers, ascending, of at most ``limit`` entities that keep all conditions."""
+        with self._database.connection():
+            return self._candidates(level, conditions, visibility, limit)
+
+    def _candidates(
+        self, level: Level, conditions: Sequence[Condition], visibility: Visibility, limit: int
+    ) -> Sequence[int]:
         dialect = self._database.dialect
         driver = choose_driver(conditions, self._count, dialect)
         levels = [level, *(level_of(one) for one in conditions)]
@@ -105,28 +116,24 @@ class DatabaseFindIndex:
         columns += list(_PLACE) if level is Level.IMAGE else []
         columns += [column_of(one) for one in attributes]
         where = joined(
-            [one_of(f"{table}.id", tuple(rows)), Sql(_ALIVE[level]), _visible(level, visibility)],
+            [one_of(f"{table}.id", _padded(rows)), Sql(_ALIVE[level]), _visible(level, visibility)],
             "AND",
         )
-        page = list(
-            self._database.execute(
-                f"SELECT {', '.join(columns)} FROM {join_tables(chain, level, self._database.dialect)} "
-                f"WHERE {where.text} ORDER BY {table}.id",
-                where.params,
-            )
+        sql = (
+            f"SELECT {', '.join(columns)} FROM {join_tables(chain, level, self._database.dialect)} "
+            f"WHERE {where.text} ORDER BY {table}.id"
         )
-        related = self._related(chain, [row[2 : 2 + len(chain)] for row in page], wanted)
+        with self._database.connection():
+            page = list(self._database.execute(sql, where.params))
+            related = self._related(chain, [row[2 : 2 + len(chain)] for row in page], wanted)
         keywords = [one.keyword for one in attributes]
+        first = len(columns) - len(keywords)
         for row in page:
-            ids = row[2 : 2 + len(chain)]
-            values = {
-                keyword: text
-                for keyword, text in zip(keywords, row[len(row) - len(keywords) :], strict=True)
-                if text
-            }
-            for step, number in zip(chain, ids, strict=True):
-                values.update(related.get((step, number), {}))
-            yield _found(level, row, ids[-1], values)
+            pairs = zip(keywords, row[first:], strict=True)
+            values = {keyword: text for keyword, text in pairs if text}
+            for at, made in related:
+                values.update(made.get(row[at], _NOTHING))
+            yield _found(level, row, row[1 + len(chain)], values)
 
     def _count(self, sql: Sql) -> int:
         return int(next(iter(self._database.execute(sql.text, sql.params)))[0])
@@ -135,35 +142,49 @@ class DatabaseFindIndex:
 
     def _related(
         self, chain: Sequence[Level], ids: Sequence[Sequence[int]], wanted: frozenset[str]
-    ) -> dict[tuple[Level, int], dict[str, str]]:
-        """Make the computed attributes of every entity on a page, a query or two per level."""
-        related: dict[tuple[Level, int], dict[str, str]] = {}
+    ) -> list[tuple[int, dict[int, dict[str, str]]]]:
+        """Make the computed attributes of every entity on a page, a query or two per level.
+
+        Gives, by column of the page, what was made for each row number in it.
+        """
+        related: list[tuple[int, dict[int, dict[str, str]]]] = []
         for step in chain:
-            numbers = tuple(sorted({row[step.depth] for row in ids}))
-            keywords = {one for one, level in COMPUTED.items() if level is step} & wanted
-            for sql, names in _RELATED[step]:
-                if numbers and keywords.intersection(names):
-                    self._collect(related, step, sql, names, numbers)
+            queries = [(sql, names) for sql, names in _RELATED[step] if wanted.intersection(names)]
+            if not queries or not ids:
+                continue
+            numbers = _padded(sorted({row[step.depth] for row in ids}))
+            made: dict[int, dict[str, str]] = {}
+            for sql, names in queries:
+                self._collect(made, sql, names, numbers)
+            related.append((2 + step.depth, made))
         return related
 
     def _collect(
         self,
-        related: dict[tuple[Level, int], dict[str, str]],
-        step: Level,
+        made: dict[int, dict[str, str]],
         sql: str,
         names: tuple[str, ...],
         numbers: tuple[int, ...],
     ) -> None:
+        """Numbers of one entity are added up, its texts listed."""
         marks = ", ".join("?" * len(numbers))
         for number, *values in self._database.execute(sql.format(marks=marks), numbers):
-            entry = related.setdefault((step, number), {})
+            entry = made.setdefault(number, {})
             for name, value in zip(names, values, strict=True):
                 if value is not None and not isinstance(value, str):
-                    entry[name] = str(int(value))
+                    entry[name] = str(int(entry.get(name, 0)) + int(value))
                 elif value:
                     entry[name] = f"{entry[name]}\\{value}" if name in entry else value
 
 
+def _padded(numbers: Sequence[int]) -> tuple[int, ...]:
+    """Repeat the last number until there are a power of two: few statements, prepared once."""
+    count = len(numbers)
+    missing = (1 << (count - 1).bit_length()) - count if count else 0
+    return (*numbers, *[numbers[-1] for _ in range(missing)])
+
+
+_NOTHING: Mapping[str, str] = {}
 _PLACE = (
     "instance.place",
     "instance.object_id",
@@ -187,14 +208,10 @@ _RELATED: dict[Level, tuple[tuple[str, tuple[str, ...]], ...]] = {
     ),
     Level.STUDY: (
         (
-            "SELECT study_row, COUNT(*), SUM(instance_count) FROM series "
-            "WHERE study_row IN ({marks}) AND instance_count > 0 GROUP BY study_row",
-            ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances"),
-        ),
-        (
-            "SELECT DISTINCT study_row, modality FROM series "
-            "WHERE study_row IN ({marks}) AND instance_count > 0 ORDER BY study_row, modality",
-            ("ModalitiesInStudy",),
+            "SELECT study_row, COUNT(*), SUM(instance_count), modality FROM series "
+            "WHERE study_row IN ({marks}) AND instance_count > 0 "
+            "GROUP BY study_row, modality ORDER BY study_row, modality",
+            ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "ModalitiesInStudy"),
         ),
         (
             "SELECT DISTINCT series.study_row, instance.sop_class_uid FROM series "

@@ -5,8 +5,8 @@ worker that was too slow changes nothing. Each change of state is one short
 transaction. Times are the database's on PostgreSQL: nodes' clocks differ.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 from pacs.core.errors import RecordsFailed
@@ -14,8 +14,7 @@ from pacs.core.records import Job
 from pacs.core.work import Beat, Claim, JobState, LeaseLost, Part
 from storage.database.connection import Database
 from storage.database.job_rows import DatabaseClock, end, enqueue, parse_utc, resume, text_utc
-from storage.database.store import DatabaseUnit
-from storage.database.turns import Turns
+from storage.database.store import DatabaseRecords, DatabaseUnit
 
 _PROMOTED_AT_ONCE = 500
 _CLAIMED = "id, lease, queue, kind, payload, attempts, max_attempts, deadline_utc, children_left"
@@ -50,15 +49,10 @@ class JobTable:
     def __init__(
         self,
         database: Database,
-        versions: str,
-        *,
-        wake: Callable[[str], None] = lambda _: None,
-        turns: Turns | None = None,
+        records: DatabaseRecords,
     ) -> None:
         self._database = database
-        self._versions = versions
-        self._wake = wake
-        self._turns = turns
+        self._records = records
         self._clock = DatabaseClock(database)
 
     def now(self) -> datetime:
@@ -79,7 +73,7 @@ class JobTable:
 
     def _promote(self, now: str) -> None:
         locked = "" if self._database.dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
-        with self._turn(), self._database.transaction():
+        with self._database.transaction():
             self._database.write(
                 "UPDATE job SET state = 'waiting' WHERE id IN (SELECT id FROM job "
                 "WHERE state = 'delayed' AND not_before_utc <= ? ORDER BY not_before_utc "
@@ -106,19 +100,12 @@ class JobTable:
     ) -> Claim | None:
         until = text_utc(now + timedelta(seconds=lease_s))
         sql = claim_sql(self._database.dialect, oldest=oldest)
-        with self._turn(), self._database.transaction():
+        with self._database.transaction():
             if self._database.dialect == "postgresql":
                 # Lost with a crash, the claim was never made; what a handler commits flushes it too.
                 self._database.write("SET LOCAL synchronous_commit = off")
             row = self._database.write(sql, (owner, until, text_utc(now), queue)).fetchone()
         return None if row is None else _claim_of(row)
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait for our turn, unless we are writing already: then whoever has it waits for us."""
-        free = self._turns is None or self._database.in_transaction()
-        with nullcontext() if free or self._turns is None else self._turns.turn():
-            yield
 
     # --- while it runs -------------------------------------------------------------
 
@@ -175,7 +162,7 @@ class JobTable:
                 enqueue(self._database, job, parent=claim.id)
             if not jobs:
                 resume(self._database, claim.id)
-        self._woken({job.queue for job in jobs} or {claim.queue})
+        self._records.wake({job.queue for job in jobs} or {claim.queue})
 
     def parts(self, claim: Claim) -> Sequence[Part]:
         """How the parts of a job ended, in the order they were asked for."""
@@ -193,12 +180,10 @@ class JobTable:
     @contextmanager
     def finishing(self, claim: Claim, result: str | None) -> Iterator[DatabaseUnit]:
         """End a job with the effects written in the block, in one transaction. Raises ``LeaseLost``."""
-        with self._turn(), self._database.transaction():
+        with self._records.transaction() as unit:
             self._end(claim, JobState.DONE, "result = ?, last_error = ''", (result,))
-            unit = DatabaseUnit(self._database, self._versions)
             yield unit
-            woken = {*unit.queues, *end(self._database, claim.id)}
-        self._woken(woken)
+            unit.queues.update(end(self._database, claim.id))
 
     def fail(self, claim: Claim, error: str) -> None:
         """Put a job to the dead letters. Raises ``LeaseLost``."""
@@ -209,10 +194,10 @@ class JobTable:
         self._ended(claim, JobState.CANCELLED, error)
 
     def _ended(self, claim: Claim, state: JobState, error: str) -> None:
-        with self._turn(), self._database.transaction():
+        with self._database.transaction():
             self._end(claim, state, "last_error = ?", (error[:LONGEST_TEXT],))
             woken = end(self._database, claim.id)
-        self._woken(woken)
+        self._records.wake(woken)
 
     def _end(self, claim: Claim, state: JobState, also: str, params: Sequence[object]) -> None:
         sets = f"state = '{state.value}', ended_utc = ?, {also}"
@@ -231,7 +216,7 @@ class JobTable:
         """Let it wait again, ``after_s`` from now; ``counts`` as an attempt or not. Raises ``LeaseLost``."""
         due = text_utc(self.now() + timedelta(seconds=after_s))
         state = "delayed" if after_s > 0 else "waiting"
-        with self._turn(), self._database.transaction():
+        with self._database.transaction():
             self._leave(
                 claim,
                 f"state = '{state}', not_before_utc = ?, last_error = ?, "
@@ -240,7 +225,7 @@ class JobTable:
             )
             self._take_key(claim.id)
         if after_s <= 0:
-            self._woken({claim.queue})
+            self._records.wake({claim.queue})
 
     def _take_key(self, job: int) -> None:
         """Waiting again, it holds its unique key again, unless another waits under it."""
@@ -270,7 +255,7 @@ class JobTable:
 
     def _crashed(self, job: int, lease: int, queue: str, max_crashes: int) -> bool:
         """Let one job wait again, or give it up where it has ended its process too often."""
-        with self._turn(), self._database.transaction():
+        with self._database.transaction():
             row = self._database.write(
                 "UPDATE job SET crashes = crashes + 1, lease_owner = NULL, lease_until_utc = NULL, "
                 "state = CASE WHEN cancel_asked = 1 THEN 'cancelled' "
@@ -289,7 +274,7 @@ class JobTable:
                     "UPDATE job SET ended_utc = ? WHERE id = ?", (text_utc(self.now()), job)
                 )
                 woken |= end(self._database, job)
-        self._woken(woken)
+        self._records.wake(woken)
         return True
 
     # --- schedules -------------------------------------------------------------------
@@ -321,12 +306,8 @@ class JobTable:
             if changed.rowcount != 1:
                 return False
             enqueue(self._database, job)
-        self._woken({job.queue})
+        self._records.wake({job.queue})
         return True
-
-    def _woken(self, queues: set[str]) -> None:
-        for queue in sorted(queues):
-            self._wake(queue)
 
 
 def _claim_of(row: Sequence[object]) -> Claim:

@@ -21,16 +21,28 @@ class PeerTable:
 
     def list(self) -> Sequence[Peer]:
         """All peers by AE title."""
-        rows = self._database.execute("SELECT ae_title, host, port FROM peer ORDER BY ae_title")
-        return [Peer(ae_title=AETitle(row[0]), host=row[1], port=int(row[2])) for row in rows]
+        rows = self._database.execute(
+            "SELECT ae_title, host, port, associations FROM peer ORDER BY ae_title"
+        )
+        return [
+            Peer(ae_title=AETitle(ae_title), host=host, port=int(port), associations=int(many))
+            for ae_title, host, port, many in rows
+        ]
 
     def put(self, peer: Peer) -> None:
         """Add a peer, or change the one of that AE title."""
         with self._database.transaction():
             self._database.write(
-                "INSERT INTO peer (ae_title, host, port, added_utc) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (ae_title) DO UPDATE SET host = excluded.host, port = excluded.port",
-                (peer.ae_title, peer.host, peer.port, datetime.now(UTC).isoformat()),
+                "INSERT INTO peer (ae_title, host, port, associations, added_utc) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (ae_title) DO UPDATE SET "
+                "host = excluded.host, port = excluded.port, associations = excluded.associations",
+                (
+                    peer.ae_title,
+                    peer.host,
+                    peer.port,
+                    peer.associations,
+                    datetime.now(UTC).isoformat(),
+                ),
             )
             bump_revision(self._database)
 

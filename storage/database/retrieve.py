@@ -26,6 +26,13 @@ HELD = (
     "i.data_set_offset FROM instance i JOIN series e ON e.id = i.series_row "
     "JOIN study s ON s.id = e.study_row "
 )
+_VERSIONS = (
+    f"{HELD} JOIN patient p ON p.id = s.patient_row "
+    "WHERE i.sop_instance_uid = ? AND i.deleted_by IS NULL "
+    "AND e.series_instance_uid = ? AND s.study_instance_uid = ? "
+    "AND p.registrant = ? AND p.patient_id = ? AND p.issuer_of_patient_id = ? "
+    "AND p.lone_study_uid = ? ORDER BY i.object_id"
+)
 _PARAMETERS_A_QUERY = 500
 
 
@@ -103,11 +110,7 @@ class DatabaseRetrieveIndex:
         return [
             as_held(row)
             for row in self._database.execute(
-                f"{HELD} JOIN patient p ON p.id = s.patient_row "
-                "WHERE i.sop_instance_uid = ? AND i.deleted_by IS NULL "
-                "AND e.series_instance_uid = ? AND s.study_instance_uid = ? "
-                "AND p.registrant = ? AND p.patient_id = ? AND p.issuer_of_patient_id = ? "
-                "AND p.lone_study_uid = ? ORDER BY i.object_id",
+                _VERSIONS,
                 (
                     header.sop_instance_uid,
                     header.series_instance_uid,

@@ -8,21 +8,23 @@ instance carries decide where it is found, and contradictions become rows of
 ``conflict``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import lru_cache
 
-from pacs.core.attributes import Level, attributes_of
+from config.settings import Outbox as OutboxSettings
+from pacs.core.attributes import INDEXED, Level
 from pacs.core.journal import INSTANCE, SERIES, STUDY
-from pacs.core.records import Held, Instance, Job, Usage
+from pacs.core.records import Event, Held, Instance, Job, Usage
 from pacs.core.text import date_time_key, name_groups, name_sounds
 from storage.database.conflict import refresh
 from storage.database.connection import INDEX_LOCK, Database
 from storage.database.job_rows import enqueue
+from storage.database.outbox import post
 from storage.database.retrieve import DatabaseRetrieveIndex, turns_of
 from storage.database.versions import deliver
 
-_UTC = "%Y-%m-%dT%H:%M:%S.%fZ"
 _LONGEST_NAME = 640  # characters: a row of an index of PostgreSQL holds 2704 bytes
 _KEYS = {
     "patient": ("patient_id", "issuer_of_patient_id", "registrant", "lone_study_uid"),
@@ -36,6 +38,10 @@ _OLDER_SERIES = (
     "AND p.issuer_of_patient_id = ? AND p.registrant = ? AND p.lone_study_uid = ? "
     "AND e.origin < ? AND s.origin < ? AND p.origin < ?"
 )
+_COLUMNS = {
+    level: [(one.column, one.keyword) for one in INDEXED if one.level is level] for level in Level
+}
+_LATER = ("series_row", "deleted_by", "delivered")
 Row = dict[str, object]
 
 
@@ -43,11 +49,19 @@ class DatabaseRecords:
     """``pacs.core.ports.Records`` on SQLite or PostgreSQL."""
 
     def __init__(
-        self, database: Database, versions: str, *, wake: Callable[[str], None] = lambda _: None
+        self,
+        database: Database,
+        versions: str,
+        outbox: OutboxSettings | None = None,
+        *,
+        wake: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._versions = versions
+        self._outbox = outbox or OutboxSettings()
         self._wake = wake
+        self.on_posted: Callable[[], None] = lambda: None
+        """Called after a transaction that posted events, so that they need not be looked for."""
 
     @contextmanager
     def transaction(self) -> Iterator["DatabaseUnit"]:
@@ -56,19 +70,34 @@ class DatabaseRecords:
         Workers are told of new jobs after the commit; that is never waited for.
         """
         with self._database.transaction():
-            unit = DatabaseUnit(self._database, self._versions)
+            unit = DatabaseUnit(self._database, self._versions, outbox=self._outbox)
             yield unit
-        for queue in sorted(unit.queues):
+        if unit.posted:
+            self.on_posted()
+        self.wake(unit.queues)
+
+    def wake(self, queues: Collection[str]) -> None:
+        """Tell workers that there are jobs in these queues; after the commit."""
+        for queue in sorted(queues):
             self._wake(queue)
 
 
 class DatabaseUnit:
     """``pacs.core.ports.Unit``: what may be written in one transaction."""
 
-    def __init__(self, database: Database, versions: str, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        versions: str,
+        *,
+        alone: bool = False,
+        outbox: OutboxSettings | None = None,
+    ) -> None:
         self._database = database
         self._versions = versions
         self._alone = alone
+        self._outbox = outbox or OutboxSettings()
+        self.posted = False
         self._held = DatabaseRetrieveIndex(database)
         self.queues: set[str] = set()
         """Queues in which this transaction has put a job."""
@@ -86,8 +115,9 @@ class DatabaseUnit:
             return False
         series, empty = self._known_series(instance) or self._new_series(instance)
         lone = int(deleted_by is None and not came_before)
-        row: Row = {"series_row": series, "deleted_by": deleted_by, "delivered": lone}
-        self._insert("instance", {**_instance_row(instance), **row})
+        row = _instance_row(instance)
+        row.update(zip(_LATER, (series, deleted_by, lone), strict=True))
+        self._insert("instance", row)
         self._count(instance, series, lone=bool(lone), came_before=came_before)
         if empty:
             header, registrant = instance.header, instance.provenance.registrant
@@ -192,11 +222,7 @@ class DatabaseUnit:
         self._database.write(f"UPDATE {table} SET {sets} WHERE id = ?{earlier}", params)
 
     def _insert(self, table: str, row: Row, on_conflict: str = "") -> None:
-        columns = ", ".join(f'"{column}"' for column in row)
-        marks = ", ".join("?" * len(row))
-        self._database.write(
-            f"INSERT INTO {table} ({columns}) VALUES ({marks}) {on_conflict}", list(row.values())
-        )
+        self._database.write(_insertion(table, tuple(row), on_conflict), list(row.values()))
 
     # --- records -----------------------------------------------------------------
 
@@ -205,7 +231,7 @@ class DatabaseUnit:
         self._insert(
             "usage_fact",
             {
-                "noted_utc": datetime.now(UTC).strftime(_UTC),
+                "noted_utc": _utc(datetime.now(UTC)),
                 "subscriber": usage.subscriber,
                 "kind": usage.kind,
                 "amount": usage.amount,
@@ -217,6 +243,19 @@ class DatabaseUnit:
         """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled."""
         enqueue(self._database, job)
         self.queues.add(job.queue)
+
+    def post(self, event: Event) -> int:
+        """Insert an event, to be delivered once this is committed. Raises ``EventTooLarge`` or ``OutboxFull``."""
+        number = post(self._database, event, self._outbox)
+        self.posted = True
+        return number
+
+
+@lru_cache
+def _insertion(table: str, columns: tuple[str, ...], on_conflict: str) -> str:
+    named = ", ".join(f'"{column}"' for column in columns)
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({named}) VALUES ({marks}) {on_conflict}"
 
 
 def note_modalities(database: Database, study: int) -> None:
@@ -246,15 +285,21 @@ def parent_rows(instance: Instance) -> dict[str, Row]:
     }
 
 
+def _utc(moment: datetime) -> str:
+    """Write a moment in UTC so that text sorts as time does."""
+    return moment.isoformat(timespec="microseconds")[:26] + "Z"
+
+
 def _attributes(instance: Instance, level: Level) -> Row:
-    return {one.column: instance.header.values.get(one.keyword) for one in attributes_of(level)}
+    values = instance.header.values
+    return {column: values.get(keyword) for column, keyword in _COLUMNS[level]}
 
 
 def _common(instance: Instance) -> Row:
     return {
         "registrant": instance.provenance.registrant,
         "origin": instance.place.object_id,
-        "received_utc": instance.provenance.received_utc.strftime(_UTC),
+        "received_utc": _utc(instance.provenance.received_utc),
     }
 
 
@@ -312,6 +357,6 @@ def _instance_row(instance: Instance) -> Row:
         "place": place.name,
         "size_bytes": place.size_bytes,
         "data_set_offset": place.data_set_offset,
-        "received_utc": instance.provenance.received_utc.strftime(_UTC),
+        "received_utc": _utc(instance.provenance.received_utc),
         "source_ae_title": instance.provenance.source_ae_title,
     }

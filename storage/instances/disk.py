@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,14 +33,21 @@ _NAME = re.compile(r"([0-9a-f-]{36})-(blake3|sha256)-([0-9a-f]{64})\.dcm\Z")
 _READ_BYTES = 1 << 20
 _DURABLE_FOLDERS = 4_096
 _FOLDER_STAYS_S = 2 * 86_400
+_DAY_MS = 86_400_000
+_REMEMBERED_DAYS = 64
 
 
 class DiskStore:
-    """``pacs.core.ports.InstanceStore`` on a local file system with hard links and fsync."""
+    """``pacs.core.ports.InstanceStore`` on a local file system with hard links and fsync.
 
-    def __init__(self, root: Path, storage: Storage) -> None:
+    With a ``receiver``, a process that receives beside others, what arrives here
+    lies in a folder of its own, and only that is ever found unsettled.
+    """
+
+    def __init__(self, root: Path, storage: Storage, *, receiver: str = "") -> None:
         self._root = root
-        self._arrivals = root / "incoming"
+        self._receiver = receiver
+        self._arrivals = root / "incoming" / receiver
         self._arrivals.mkdir(parents=True, exist_ok=True)
         self._limits = Limits(
             root,
@@ -47,7 +55,7 @@ class DiskStore:
             reserve_bytes=storage.reserve_bytes,
             max_instance_bytes=storage.max_instance_bytes,
         )
-        self._durable: OrderedDict[Path, None] = OrderedDict()
+        self._durable: OrderedDict[str, None] = OrderedDict()
         self._lock = threading.Lock()
 
     def incoming(self, meta: IncomingMeta) -> DiskIncoming:
@@ -56,7 +64,7 @@ class DiskStore:
         return DiskIncoming(
             meta,
             object_id=object_id,
-            arrival=self._arrivals / f"{object_id}.part",
+            arrival=f"{self._arrivals}/{object_id}.part",
             final=lambda oid, study, digest: self._final(oid, study, digest, meta),
             make_durable=self._make_durable,
             limits=self._limits,
@@ -64,16 +72,16 @@ class DiskStore:
 
     def _final(
         self, object_id: ObjectId, study: StudyInstanceUID, digest: Digest, meta: IncomingMeta
-    ) -> Path:
+    ) -> str:
+        """Name of a file within the store."""
         owner = f"{meta.provenance.registrant}\0{study}".encode()
         folder = hashlib.sha256(owner).hexdigest()[:32]
-        return self._day(object_id) / folder / f"{object_id}-{digest.replace(':', '-')}.dcm"
+        return f"{_day_name(object_id)}/{folder}/{object_id}-{digest.replace(':', '-')}.dcm"
 
     def _day(self, object_id: ObjectId) -> Path:
-        issued = datetime.fromtimestamp(object_id_time_ms(object_id) / 1000, UTC)
-        return self._root / issued.strftime("%Y/%m/%d")
+        return self._root / _day_name(object_id)
 
-    def _make_durable(self, folder: Path) -> None:
+    def _make_durable(self, folder: str) -> None:
         """Fsync a folder, and its parents unless this process has done so before.
 
         Another process may have created a parent and not yet fsynced it, so
@@ -81,11 +89,10 @@ class DiskStore:
         """
         _fsync_folder(folder)
         with self._lock:
-            known = folder in self._durable
-        if known:
-            return
-        for parent in folder.relative_to(self._root).parents:
-            _fsync_folder(self._root / parent)
+            if folder in self._durable:
+                return
+        for parent in Path(folder).relative_to(self._root).parents:
+            _fsync_folder(str(self._root / parent))
         with self._lock:
             self._durable[folder] = None
             while len(self._durable) > _DURABLE_FOLDERS:
@@ -137,7 +144,7 @@ class DiskStore:
         except OSError:
             return  # not empty, or gone: both are fine
         with self._lock:
-            self._durable.pop(path.parent, None)
+            self._durable.pop(str(path.parent), None)
 
     def places(self) -> Iterator[Place]:
         """Walk all kept files in the order of their object ids, a day at a time."""
@@ -180,26 +187,42 @@ class DiskStore:
 
     def unsettled(self) -> Iterator[Place | None]:
         """At start: what was on its way when the process ended; see the port."""
-        for arrival in sorted(self._arrivals.glob("*.part")):
+        folders = [self._arrivals] if self._receiver else self._all_arrivals()
+        for arrival in sorted(one for folder in folders for one in folder.glob("*.part")):
             kept = []
             if arrival.stat().st_nlink > 1:
                 object_id = ObjectId(arrival.stem)
                 kept = list(self._day(object_id).glob(f"*/{object_id}-*.dcm"))
             for path in kept:
-                self._make_durable(path.parent)  # the end may have come between name and fsync
+                self._make_durable(str(path.parent))  # the end may have come between name and fsync
             yield self._place(kept[0]) if kept else None
             arrival.unlink(missing_ok=True)
 
     def is_arriving(self, object_id: ObjectId) -> bool:
         """Tell whether this file is on its way: kept perhaps, its rows not yet committed."""
-        return (self._arrivals / f"{object_id}.part").exists()
+        return any((one / f"{object_id}.part").exists() for one in self._all_arrivals())
+
+    def _all_arrivals(self) -> list[Path]:
+        """Where any process may be receiving."""
+        common = self._root / "incoming"
+        return [common, *(one for one in common.iterdir() if one.is_dir())]
 
     def free_bytes(self) -> int:
         """Bytes that may still be stored above the reserve."""
         return self._limits.free_bytes()
 
 
-def _fsync_folder(folder: Path) -> None:
+def _day_name(object_id: ObjectId) -> str:
+    """Name the folder of the day, UTC, on which an object id was issued."""
+    return _date_path(object_id_time_ms(object_id) // _DAY_MS)
+
+
+@lru_cache(_REMEMBERED_DAYS)
+def _date_path(day: int) -> str:
+    return datetime.fromtimestamp(day * _DAY_MS // 1_000, UTC).strftime("%Y/%m/%d")
+
+
+def _fsync_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol, cast
 
 import blake3
 
@@ -26,9 +26,14 @@ from pacs.core.errors import (
 from pacs.core.identifiers import Digest, ObjectId, StudyInstanceUID
 from pacs.core.records import IncomingMeta, Place
 from storage.instances import part10
+from storage.instances.writeout import PAGE_BYTES, begin_writing
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EMLINK}
 _CHECK_EVERY_BYTES = 4 * 1024 * 1024
+_HEAD_BYTES: Final = 65_536
+"""So much of a Data Set stays at hand: the headers of nearly all end well within."""
+_WRITE_OUT_BYTES: Final = 262_144
+"""So much is written to the file before the disk is asked to begin with it."""
 
 
 class Hasher(Protocol):
@@ -87,6 +92,46 @@ def open_from(path: str | os.PathLike[str], offset: int) -> BinaryIO:
     return io.BufferedReader(OffsetReader(path, offset), 65_536)
 
 
+class _Arriving(io.RawIOBase):
+    """A Data Set that has just arrived: its beginning out of memory, the rest out of its file."""
+
+    def __init__(self, descriptor: int, head: bytearray, *, offset: int, size_bytes: int) -> None:
+        self._fd = descriptor
+        self._head = head
+        self._offset = offset
+        self._size = size_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._position
+        end = self._size if size < 0 else min(start + size, self._size)
+        if end <= len(self._head):
+            piece = bytes(self._head[start:end])
+        else:
+            piece = os.pread(self._fd, max(0, end - start), self._offset + start)
+        self._position += len(piece)
+        return piece
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # raw buffer protocol
+        piece = self.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, base + position)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
 class DiskIncoming:
     """``pacs.core.ports.Incoming`` on a local file system."""
 
@@ -95,9 +140,9 @@ class DiskIncoming:
         meta: IncomingMeta,
         *,
         object_id: ObjectId,
-        arrival: Path,
-        final: Callable[[ObjectId, StudyInstanceUID, Digest], Path],
-        make_durable: Callable[[Path], None],
+        arrival: str,
+        final: Callable[[ObjectId, StudyInstanceUID, Digest], str],
+        make_durable: Callable[[str], None],
         limits: "Limits",
     ) -> None:
         self.meta = meta
@@ -108,36 +153,33 @@ class DiskIncoming:
         self._limits = limits
         self._hasher = HASHERS[limits.digest]()
         self._failure: PacsError | None = None
-        self._kept: Path | None = None
+        self._kept: str | None = None
         self._settled = False
         self._fd = -1
         self._digest: Digest | None = None
+        self._place: tuple[StudyInstanceUID, Place] | None = None
         file_meta = part10.encode(meta)
         self._data_set_offset = len(file_meta)
-        self._size = 0
+        self._size = self._begun = 0
+        self._head = bytearray()
         self._checked_until = 0
-        self._attempt(lambda: self._open(file_meta))
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._fd = os.open(arrival, flags, 0o640)
+            self._write_all(memoryview(file_meta))
+        except OSError as error:
+            self._failure = as_pacs_error(error)
 
-    def _open(self, file_meta: bytes) -> None:
-        self._limits.refuse_when_full(0)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd = os.open(self._arrival, flags, 0o640)
-        self._write_all(memoryview(file_meta))
-
-    def _attempt(self, action: Callable[[], None]) -> None:
-        """Run ``action`` unless something failed before; remember the first failure."""
+    def write(self, piece: memoryview) -> None:
+        """Append a piece of the Data Set; a failure shows at ``finish``."""
         if self._failure is not None:
             return
         try:
-            action()
+            self._append(piece)
         except OSError as error:
             self._failure = as_pacs_error(error)
         except PacsError as error:
             self._failure = error
-
-    def write(self, piece: memoryview) -> None:
-        """Append a piece of the Data Set; a failure shows at ``finish``."""
-        self._attempt(lambda: self._append(piece))
 
     def _append(self, piece: memoryview) -> None:
         data_set_bytes = self._size - self._data_set_offset + len(piece)
@@ -147,6 +189,12 @@ class DiskIncoming:
             self._limits.refuse_when_full(len(piece))
             self._checked_until = data_set_bytes + _CHECK_EVERY_BYTES
         self._write_all(piece)
+        if len(self._head) < _HEAD_BYTES:
+            self._head += piece[: _HEAD_BYTES - len(self._head)]
+        if self._size - self._begun >= _WRITE_OUT_BYTES:
+            whole = self._size // PAGE_BYTES * PAGE_BYTES  # a page begun twice is written twice
+            begin_writing(self._fd, self._begun, whole - self._begun)
+            self._begun = whole
         self._hasher.update(piece)
 
     def _write_all(self, piece: memoryview) -> None:
@@ -160,6 +208,7 @@ class DiskIncoming:
         if self._failure is not None:
             raise self._failure
         if self._digest is None:
+            begin_writing(self._fd, self._begun, self._size - self._begun)
             self._digest = Digest(f"{self._limits.digest}:{self._hasher.hexdigest()}")
         return self._digest
 
@@ -171,56 +220,67 @@ class DiskIncoming:
     @property
     def arrival_path(self) -> str:
         """File system path while it arrives."""
-        return str(self._arrival)
+        return self._arrival
 
     def open_data_set(self) -> BinaryIO:
-        """Read what was written, from the first byte of the Data Set."""
-        return open_from(self._arrival, self._data_set_offset)
+        """Read what was written, from the first byte of the Data Set, until this is left."""
+        reader = _Arriving(
+            self._fd, self._head, offset=self._data_set_offset, size_bytes=self.data_set_bytes
+        )
+        return cast(BinaryIO, reader)
 
     def place(self, study: StudyInstanceUID) -> Place:
         """Where ``keep`` will put the file."""
-        path = self._final(self._object_id, study, self.finish())
-        return Place(
-            name=self._limits.relative(path),
-            object_id=self._object_id,
-            size_bytes=self._size,
-            data_set_offset=self._data_set_offset,
-        )
+        if self._place is None or self._place[0] != study:
+            name = self._final(self._object_id, study, self.finish())
+            place = Place(
+                name=name,
+                object_id=self._object_id,
+                size_bytes=self._size,
+                data_set_offset=self._data_set_offset,
+            )
+            self._place = (study, place)
+        return self._place[1]
 
     def keep(self, study: StudyInstanceUID) -> Place:
         """Give the file its final name; when this returns, it survives power loss."""
         place = self.place(study)
-        path = self._limits.root / place.name
+        path = f"{self._limits.root}/{place.name}"
+        folder = path.rpartition("/")[0]
         try:
             os.fsync(self._fd)
-            self._name(path)
+            self._name(path, folder)
             self._kept = path
-            self._make_durable(path.parent)
+            self._make_durable(folder)
         except OSError as error:
             with suppress(OSError):  # what cannot be removed keeps its mark: start-up looks at it
                 self.discard()
             raise as_pacs_error(error) from error
         return place
 
-    def _name(self, path: Path) -> None:
+    def _name(self, path: str, folder: str) -> None:
         """Make the final name, and its folder where it is the study's first."""
         try:
             os.link(self._arrival, path)
         except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            Path(folder).mkdir(parents=True, exist_ok=True)
             os.link(self._arrival, path)
 
     def settle(self) -> None:
         """The rows are committed: drop the arrival name."""
         self._settled = True
-        self._arrival.unlink(missing_ok=True)
+        self._drop_arrival()
 
     def discard(self) -> None:
         """Remove the file, kept or not."""
         if self._kept is not None:
-            self._kept.unlink(missing_ok=True)
+            Path(self._kept).unlink(missing_ok=True)
             self._kept = None
-        self._arrival.unlink(missing_ok=True)
+        self._drop_arrival()
+
+    def _drop_arrival(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self._arrival)  # noqa: PTH108 - once per instance: Path costs four times as much
 
     def __enter__(self) -> "DiskIncoming":
         return self
@@ -230,7 +290,7 @@ class DiskIncoming:
             os.close(self._fd)
             self._fd = -1
         if not self._settled and self._kept is None:
-            self._arrival.unlink(missing_ok=True)
+            self._drop_arrival()
 
 
 class Limits:

@@ -7,6 +7,7 @@ Private Information (0002,0102). Decides nothing about where files are.
 import json
 import struct
 from datetime import datetime
+from functools import lru_cache
 
 from pacs.core.errors import InstanceCorrupt
 from pacs.core.identifiers import (
@@ -25,6 +26,7 @@ _PREAMBLE = bytes(128) + b"DICM"
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2sHL")
 _MAX_META_BYTES = 1 << 20
+_REMEMBERED_ROUTES = 256
 
 
 def _element(number: int, vr: bytes, value: bytes) -> bytes:
@@ -40,6 +42,9 @@ def _ascii(text: str) -> bytes:
     return text.encode("ascii", "replace")
 
 
+_VERSION = _element(0x0001, b"OB", b"\0\1")
+
+
 def encode(meta: IncomingMeta) -> bytes:
     """Make preamble, prefix and File Meta Information. Their length is the Data Set's offset."""
     origin = meta.provenance
@@ -53,20 +58,30 @@ def encode(meta: IncomingMeta) -> bytes:
     ).encode()
     body = b"".join(
         (
-            _element(0x0001, b"OB", b"\0\1"),
+            _VERSION,
             _element(0x0002, b"UI", _ascii(meta.sop_class_uid)),
             _element(0x0003, b"UI", _ascii(meta.sop_instance_uid)),
-            _element(0x0010, b"UI", _ascii(meta.transfer_syntax_uid)),
-            _element(0x0012, b"UI", _ascii(IMPLEMENTATION_CLASS_UID)),
-            _element(0x0013, b"SH", _ascii(IMPLEMENTATION_VERSION_NAME)),
-            _element(0x0016, b"AE", _ascii(origin.source_ae_title)),
-            _element(0x0017, b"AE", _ascii(origin.source_ae_title)),
-            _element(0x0018, b"AE", _ascii(origin.receiving_ae_title)),
-            _element(0x0100, b"UI", _ascii(PRIVATE_INFORMATION_CREATOR_UID)),
+            _route(meta.transfer_syntax_uid, origin.source_ae_title, origin.receiving_ae_title),
             _element(0x0102, b"OB", private),
         )
     )
     return _PREAMBLE + _SHORT.pack(0x0002, 0, b"UL", 4) + struct.pack("<L", len(body)) + body
+
+
+@lru_cache(_REMEMBERED_ROUTES)
+def _route(transfer_syntax_uid: str, source_ae_title: str, receiving_ae_title: str) -> bytes:
+    """Make what is the same for all instances of one presentation context."""
+    return b"".join(
+        (
+            _element(0x0010, b"UI", _ascii(transfer_syntax_uid)),
+            _element(0x0012, b"UI", _ascii(IMPLEMENTATION_CLASS_UID)),
+            _element(0x0013, b"SH", _ascii(IMPLEMENTATION_VERSION_NAME)),
+            _element(0x0016, b"AE", _ascii(source_ae_title)),
+            _element(0x0017, b"AE", _ascii(source_ae_title)),
+            _element(0x0018, b"AE", _ascii(receiving_ae_title)),
+            _element(0x0100, b"UI", _ascii(PRIVATE_INFORMATION_CREATOR_UID)),
+        )
+    )
 
 
 def data_set_offset(start: bytes) -> int:

@@ -272,6 +272,7 @@ class Explained:
         self._database = database
         self.plans: list[str] = []
         self.close = database.close
+        self.connection = database.connection
 
     def execute(self, sql: str, params: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         steps = self._database.execute(f"EXPLAIN QUERY PLAN {sql}", params)

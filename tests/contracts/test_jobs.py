@@ -17,7 +17,6 @@ from storage.database.connection import Database
 from storage.database.job_list import JobList
 from storage.database.jobs import JobTable, claim_sql
 from storage.database.store import DatabaseRecords
-from storage.database.turns import Turns
 
 LEASE_S = 60.0
 NOW = datetime.now(UTC)
@@ -38,8 +37,7 @@ def database(url: str, tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def table(database: Database, tmp_path: Path) -> JobTable:
-    turns = Turns(tmp_path / "jobs.lock") if database.dialect == "sqlite" else None
-    return JobTable(database, "first", turns=turns)
+    return JobTable(database, DatabaseRecords(database, "first"))
 
 
 @pytest.fixture
@@ -128,7 +126,7 @@ def test_one_that_waits_is_not_begun_before_its_further_cause_is_committed(
     """On SQLite there is one writer anyway."""
     database = Database(DatabaseSettings(url=postgres_url), tmp_path)
     database.migrate()
-    table = JobTable(database, "first")
+    table = JobTable(database, DatabaseRecords(database, "first"))
     ask(database, asked("x", unique_key="once"))
     found: list[Claim | None] = []
 

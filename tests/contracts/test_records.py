@@ -192,6 +192,19 @@ def test_connections_that_died_are_replaced(postgres_url: str, tmp_path: Path) -
     database.close()
 
 
+def test_a_peer_from_before_its_associations_were_counted_takes_one(database: Database) -> None:
+    with database.transaction():
+        database.write(
+            "INSERT INTO peer (ae_title, host, port, added_utc) VALUES (?, ?, ?, ?)",
+            ("OLD", "10.0.0.9", 104, "2026-01-01T00:00:00+00:00"),
+        )
+    assert [one.associations for one in PeerTable(database).list()] == [1]
+    PeerTable(database).put(
+        Peer(ae_title=AETitle("OLD"), host="10.0.0.9", port=104, associations=4)
+    )
+    assert [one.associations for one in PeerTable(database).list()] == [4]
+
+
 def test_peers_and_their_snapshot(database: Database) -> None:
     peers, snapshots = PeerTable(database), DatabaseSnapshots(database)
     before = snapshots.current().revision

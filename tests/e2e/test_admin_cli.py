@@ -91,8 +91,13 @@ def fill(pacs: Shell) -> list[str]:
 def test_peers(pacs: Shell) -> None:
     pacs("peer", "add", "DEST", "127.0.0.1", "11113")
     pacs("peer", "add", "DEST", "localhost", "11114")
-    assert pacs.json("peer", "list") == [{"ae_title": "DEST", "host": "localhost", "port": 11114}]
-    assert pacs("peer", "list")[0] == "DEST\tlocalhost\t11114\n"
+    known = {"ae_title": "DEST", "host": "localhost", "port": 11114, "associations": 1}
+    assert pacs.json("peer", "list") == [known]
+    assert pacs("peer", "list")[0] == "DEST\tlocalhost\t11114\t1\n"
+    pacs("peer", "add", "DEST", "localhost", "11114", "--associations", "4")
+    assert pacs.json("peer", "list") == [{**known, "associations": 4}]
+    pacs("peer", "add", "DEST", "localhost", "104", "--associations", "0", code=2)
+    pacs("peer", "add", "DEST", "localhost", "104", "--associations", "17", code=2)
     pacs("peer", "add", "DEST", "localhost", "70000", code=2)
     pacs("peer", "add", "SEVENTEEN_LETTERS", "localhost", "104", code=1)
     pacs("peer", "remove", "DEST")

@@ -52,7 +52,7 @@ def leaving_nothing(*classes: ServiceClass, **bounds: Any) -> Iterator[Running]:
     before = descriptors()
     with serving(*classes, **bounds) as running:
         yield running
-        assert until(lambda: running.server._occupancy._connections == 0)
+        assert until(lambda: running.server.open_connections == 0)
         assert running.server.open_associations == 0
         assert running.spool.open == []
     assert until(lambda: descriptors() == before)
@@ -138,7 +138,7 @@ def test_a_half_open_connection_ends_by_itself(point: str) -> None:
         connection = running.associate(*CONTEXTS) if associated else running.connect()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         connection.sendall(sent)
-        assert until(lambda: running.server._occupancy._connections == 0)
+        assert until(lambda: running.server.open_connections == 0)
         connection.close()
 
 
@@ -273,12 +273,12 @@ def test_memory_does_not_grow_with_associations() -> None:
                 connection.sendall(p_data((CT_ID, 2, b"")))
                 assert read_pdu(connection)[0] == 4
             if number == 40:
-                assert until(lambda: running.server._occupancy._connections == 0)
+                assert until(lambda: running.server.open_connections == 0)
                 running.spool.all.clear()
                 before = resident_kib()
             if number >= 40:
                 running.spool.all.clear()
-        assert until(lambda: running.server._occupancy._connections == 0)
+        assert until(lambda: running.server.open_connections == 0)
         assert resident_kib() - before < 8_192
 
 

@@ -153,7 +153,7 @@ def test_connections_beyond_the_limit_are_closed() -> None:
         first.close()
         second.close()
         third.close()
-        assert until(lambda: running.server._occupancy._connections == 0)
+        assert until(lambda: running.server.open_connections == 0)
         assert echoes(running)
 
 

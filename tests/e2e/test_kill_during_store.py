@@ -16,6 +16,7 @@ from tests.crash import (
     Child,
     DcmtkSender,
     PynetdicomSender,
+    arriving,
     ct,
     data_set_of,
     find_instances,
@@ -81,7 +82,7 @@ class Rounds:
             self.interrupted += len(other.files) - len(answered)
             for path in other.files:
                 path.unlink()
-        self.left_arriving += len(list((self.home / "store" / "incoming").iterdir()))
+        self.left_arriving += len(arriving(self.home))
         self.rounds.append(known)
         return known
 
@@ -98,7 +99,7 @@ def assert_safe(child: Child, known: Acknowledged) -> None:
 
 def assert_nothing_left(home: Path) -> None:
     """No file is on its way, and files and index agree both ways."""
-    assert list((home / "store" / "incoming").iterdir()) == []
+    assert arriving(home) == []
     done = pacs(home, "verify")
     assert done.returncode == 0, done.stdout + done.stderr
 

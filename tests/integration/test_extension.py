@@ -16,7 +16,7 @@ from config.load import SettingsRefused, load
 from pacs.app.archive import Archive, open_archive
 from pacs.app.extension import Attached, Extension
 from pacs.app.home import initialize
-from pacs.app.serve import listening
+from pacs.app.listening import listening
 from pacs.association.message import Offer, Operation, Request, Response
 from pacs.core.caller import Right
 from pacs.core.records import Arrival, Job, Snapshot

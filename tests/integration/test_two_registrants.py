@@ -10,7 +10,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, build_role, evt
 
 from pacs.app.archive import Archive
-from pacs.app.serve import listening
+from pacs.app.listening import listening
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller, Candidate, Right, SubscriberName, Visibility
 from pacs.core.identifiers import Registrant, new_object_id

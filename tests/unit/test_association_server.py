@@ -524,9 +524,9 @@ def test_no_file_descriptor_is_left() -> None:
         for _ in range(3):
             running.associate((ECHO, [IMPLICIT])).close()
         assert until(lambda: running.server.open_associations == 0)
-        assert until(lambda: running.server._occupancy._connections == 0)
+        assert until(lambda: running.server.open_connections == 0)
         before = len(list(Path("/proc/self/fd").iterdir()))
         for _ in range(20):
             running.associate((ECHO, [IMPLICIT])).close()
-        assert until(lambda: running.server._occupancy._connections == 0)
+        assert until(lambda: running.server.open_connections == 0)
         assert len(list(Path("/proc/self/fd").iterdir())) <= before

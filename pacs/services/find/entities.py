@@ -28,7 +28,10 @@ HeaderReader = Callable[[Place, TransferSyntaxUID], Dataset]
 class Entity:
     """What is known of one entity. Its header is read when a key first needs it."""
 
-    def __init__(self, found: Found, query: Query, read_header: HeaderReader) -> None:
+    def __init__(
+        self, found: Found, query: Query, read_header: HeaderReader, *, more_at_once: bool = False
+    ) -> None:
+        self.more_at_once = more_at_once
         self._found = found
         self._query = query
         self._read_header = read_header

@@ -20,6 +20,7 @@ from pacs.services.find.keys import (
     items_matcher,
     matcher_of,
     refused,
+    simple_text,
 )
 from pacs.services.find.matching import Dates, Items, Matcher, Times
 
@@ -43,6 +44,7 @@ _COMPUTED_TAGS = {
     0x00201209: ("NumberOfSeriesRelatedInstances", "IS"),
 }
 _OURS = {0x01: ("Registrant", "LO"), 0x02: ("ReceivedDateTime", "DT")}
+_SIMPLE_TEXTS = frozenset({"AS", "CS", "DA", "LO", "PN", "SH", "TM", "UI"})
 _NEVER_KEYS = frozenset({QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET, RETRIEVE_AE_TITLE})
 
 
@@ -178,7 +180,10 @@ def _level(question: Question) -> Level:
 
 
 def _text(identifier: Dataset, tag: int) -> str:
-    return element_text(element_of(identifier, tag)) if tag in identifier else ""
+    if tag not in identifier:
+        return ""
+    text = simple_text(identifier, tag)
+    return element_text(element_of(identifier, tag)) if text is None else text
 
 
 def _character_sets(identifier: Dataset) -> tuple[str, ...]:
@@ -201,6 +206,10 @@ def _keys(identifier: Dataset, level: Level, rules: Rules, *, adjusting: bool) -
 
 
 def _key(identifier: Dataset, tag: int, level: Level, rules: Rules) -> Key:
+    vr = BY_TAG[tag].vr if tag in BY_TAG else _COMPUTED_TAGS.get(tag, ("", ""))[1]
+    text = simple_text(identifier, tag) if vr else None
+    if text is not None and (not text or vr in _SIMPLE_TEXTS):
+        return _simple_key(tag, text, level, rules)
     element = element_of(identifier, tag)
     creator = _creator(identifier, tag)
     vr, keyword, source, key_level = _origin(tag, element.VR, element.keyword, creator, level)
@@ -224,6 +233,14 @@ def _key(identifier: Dataset, tag: int, level: Level, rules: Rules) -> Key:
         creator=creator,
         item=item,
     )
+
+
+def _simple_key(tag: int, text: str, level: Level, rules: Rules) -> Key:
+    """Make the key of an attribute we know from a text that needs no decoding."""
+    vr, keyword, source, key_level = _origin(tag, "", "", "", level)
+    matchable = source is not Source.NOWHERE and tag != TIMEZONE_OFFSET
+    matcher = matcher_of(vr, text, tag, rules) if text and matchable else None
+    return Key(tag=tag, vr=vr, keyword=keyword, source=source, level=key_level, matcher=matcher)
 
 
 def _origin(

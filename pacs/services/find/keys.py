@@ -4,14 +4,16 @@ Decides by VR which kind of matching a value calls for and refuses values no
 kind allows. Which keys a level takes is decided in ``identifiers``.
 """
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 
-from pydicom.dataelem import DataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.tag import BaseTag
 
 from pacs.core import text as texts
 from pacs.core.errors import IdentifierInvalid
@@ -35,6 +37,9 @@ NUMBERS = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"}
 _TEXTS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
 _BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "OB or OW"})
 _PADDING = " \0"
+_SIMPLE_VRS = frozenset({None, "AE", "AS", "CS", "DA", "DT", "LO", "PN", "SH", "TM", "UI"})
+_SIMPLE_VALUE = re.compile(rb"[ !-<>-\[\]-~]*\0?\Z")
+"""One value of printable ASCII: without a backslash, and without the groups of a name."""
 _LONGEST_PATTERN = 1_024  # characters: matching takes as many steps as pattern times value
 _UNDECODABLE = (  # what pydicom raises for values that are not of their VR, sequences cut short among them
     ArithmeticError,
@@ -70,6 +75,21 @@ def element_of(data_set: Dataset, tag: int) -> DataElement:
         return data_set[tag]
     except _UNDECODABLE as error:
         raise refused(tag) from error
+
+
+def simple_text(data_set: Dataset, tag: int) -> str | None:
+    """Give the text of a standard text element as it came, where nothing has to be decoded.
+
+    ``None`` where pydicom must be asked. Most keys have no value at all, and
+    making pydicom's element took half the time a question needed to be read.
+    """
+    raw: object = data_set.get_item(BaseTag(tag), keep_deferred=True)
+    if not isinstance(raw, RawDataElement) or raw.VR not in _SIMPLE_VRS:
+        return None
+    value = raw.value or b""
+    if raw.length != len(value) or not _SIMPLE_VALUE.match(value):
+        return None
+    return value.decode("ascii").strip(_PADDING)
 
 
 def element_text(element: DataElement) -> str:

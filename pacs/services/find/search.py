@@ -7,6 +7,7 @@ first answer: a question is answered in full or refused.
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from pydicom.dataset import Dataset
 
@@ -17,18 +18,25 @@ from pacs.core.conditions import Under
 from pacs.core.errors import TooManyMatches
 from pacs.core.identifiers import AETitle
 from pacs.core.ports import FindIndex
-from pacs.services.find.answers import answer
+from pacs.services.find.answers import Answers
 from pacs.services.find.entities import Entity, HeaderReader
 from pacs.services.find.identifiers import Key, Query, Question, Source, parse
 from pacs.services.find.narrowing import ADJUSTED_PAIRS, Narrowed, narrow
 
+FIRST_PAGE_ROWS: Final = 32
+"""The first answers shall not wait for many rows; each page is four times the one before."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One match. ``all_keys_supported`` is the same for all answers to a question."""
+    """One match. ``all_keys_supported`` is the same for all answers to a question.
+
+    ``more_at_once``: there is more to say, and nothing is left to be read for it.
+    """
 
     identifier: Dataset = field(repr=False)
     all_keys_supported: bool
+    more_at_once: bool = False
 
 
 def _never() -> bool:
@@ -63,11 +71,13 @@ class Find:
         return self._answers(run, run.chosen())
 
     def _answers(self, run: "_Run", rows: Sequence[int]) -> Iterator[Answer]:
-        keys = _return_keys(run.query)
+        answers = Answers(run.query, _return_keys(run.query), self._ae_title)
+        all_keys_supported = run.query.all_keys_supported
         for entity in run.matching(rows):
             yield Answer(
-                identifier=answer(run.query, entity, keys, self._ae_title),
-                all_keys_supported=run.query.all_keys_supported,
+                identifier=answers.of(entity),
+                all_keys_supported=all_keys_supported,
+                more_at_once=entity.more_at_once,
             )
 
 
@@ -91,6 +101,9 @@ class _Run:
         self._narrowed: Narrowed = narrow(query)
         self._here = query.here
         self._below = query.below
+        # Where the index decides, all rows of a page match; headers are files that must be read.
+        from_rows = all(one.source is not Source.HEADER for one in query.keys)
+        self._at_once = self._narrowed.exact and from_rows and query.offset_minutes is None
         self.query = query
 
     def chosen(self) -> Sequence[int]:
@@ -132,12 +145,17 @@ class _Run:
     def _entities(
         self, query: Query, rows: Sequence[int], wanted: frozenset[str]
     ) -> Iterator[Entity]:
-        for start in range(0, len(rows), self._settings.page_rows):
+        start, size = 0, min(FIRST_PAGE_ROWS, self._settings.page_rows)
+        while start < len(rows):
             if self._cancelled():
                 return
-            page = rows[start : start + self._settings.page_rows]
+            page = rows[start : start + size]
+            start, size = start + size, min(4 * size, self._settings.page_rows)
+            left = len(page) + (start >= len(rows))  # after the last row comes the end
             for found in self._index.rows(query.level, page, wanted, self._visibility):
-                yield Entity(found, query, self._read_header)
+                left -= 1
+                at_once = self._at_once and left > 0
+                yield Entity(found, query, self._read_header, more_at_once=at_once)
 
     def _matches_below(self, entity: Entity) -> bool:
         """Relational: look for one entity below that matches all keys below together."""

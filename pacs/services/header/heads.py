@@ -24,7 +24,7 @@ _ITEM_GROUP: Final = 0xFFFE
 Head = tuple[int, str, int, int]
 """Tag, VR (empty for items and delimiters), position of the value, length."""
 
-_SHORT_VRS: Final = {
+SHORT_VRS: Final = {
     vr.encode(): vr
     for vr in (
         *("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO"),
@@ -53,13 +53,13 @@ def vr_of(tag: int) -> str:
 class Heads:
     """Reads heads of elements out of ``window`` in one encoding."""
 
-    __slots__ = ("_implicit", "_long", "_short", "_window", "encoding")
+    __slots__ = ("_implicit", "_long", "_window", "encoding", "short")
 
     def __init__(self, window: Window, encoding: Encoding) -> None:
         order = "<" if encoding.little else ">"
         self.encoding = encoding
         self._window = window
-        self._short = struct.Struct(order + "HH2sH").unpack_from
+        self.short = struct.Struct(order + "HH2sH").unpack_from
         self._implicit = struct.Struct(order + "HHL").unpack_from
         self._long = struct.Struct(order + "L").unpack_from
 
@@ -69,9 +69,9 @@ class Heads:
         at = position - window.base
         if at < 0 or at + _LONG_HEAD_BYTES > len(window.data):
             at = window.load(position)
-        group, number, letters, length = self._short(window.data, at)
+        group, number, letters, length = self.short(window.data, at)
         tag = group << 16 | number
-        vr = _SHORT_VRS.get(letters)
+        vr = SHORT_VRS.get(letters)
         if vr is not None and group != _ITEM_GROUP:
             return tag, vr, position + SHORTEST_HEAD_BYTES, length
         return self._long_or_odd(position, end, letters)
@@ -92,7 +92,7 @@ class Heads:
         data = self._window.value(position, _LONG_HEAD_BYTES)
         if len(data) < SHORTEST_HEAD_BYTES:
             return False
-        known = data[4:6] in _SHORT_VRS or data[4:6] in _LONG_VRS
+        known = data[4:6] in SHORT_VRS or data[4:6] in _LONG_VRS
         if self.encoding.explicit and not known:
             return False
         return self._fits(
@@ -132,7 +132,7 @@ class Heads:
         if data[6:8] == b"\0\0" and len(data) == _LONG_HEAD_BYTES:
             length = self._long(data, 8)[0]
             yield tag, vr, position + _LONG_HEAD_BYTES, length
-        short = self._short(data, 0)[3]
+        short = self.short(data, 0)[3]
         yield tag, vr, position + SHORTEST_HEAD_BYTES, short
         if looks_like_vr:
             yield self.implicit(position, end)

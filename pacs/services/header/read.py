@@ -116,7 +116,8 @@ def _window(
 
 
 def _walked(window: Window, transfer_syntax_uid: str, parsing: Parsing, wish: Wish) -> Item:
-    if window.value(_PREAMBLE_BYTES, len(_PART10)) == _PART10:
+    start = window.value(0, _PREAMBLE_BYTES + len(_PART10))
+    if start[_PREAMBLE_BYTES:] == _PART10:
         raise InstanceUnreadable("a whole Part 10 file stands where its Data Set should")
     encoding = _detected(window, encodings_of(transfer_syntax_uid))
     return Walker(window, encoding, parsing, wish).walk()

@@ -22,6 +22,8 @@ Value = object
 """One value as pydicom holds it; many are a ``MultiValue``, none is ``None``."""
 
 _PADDING: Final = " \0"
+_ESCAPE: Final = b"\x1b"
+_SEVERAL: Final = b"\\"
 _LOCALIZED: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _SINGLE: Final = frozenset({"LT", "ST", "UR", "UT"})
 _TEXTUAL: Final = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"}) | (
@@ -43,6 +45,8 @@ _LEGACY_TIME: Final = re.compile(r"(\d\d):(\d\d)(?::(\d\d(?:\.\d*)?))?\Z")
 
 def text_of(vr: str, raw: bytes, characters: CharacterSet, *, little: bool) -> str:
     """Turn a value into the text the index holds; empty when it says nothing."""
+    if vr in _TEXTUAL and raw.isascii() and _ESCAPE not in raw and _SEVERAL not in raw:
+        return _plain_text(vr, raw)
     if vr == "AT" or vr in _NUMBERS:
         return "\\".join(
             f"{one:08X}" if vr == "AT" else str(one) for one in _numbers(vr, raw, little=little)
@@ -51,6 +55,15 @@ def text_of(vr: str, raw: bytes, characters: CharacterSet, *, little: bool) -> s
     if vr in ("DA", "TM"):
         parts = [_modern(vr, one) for one in parts]
     return "\\".join(parts) if any(parts) else ""
+
+
+def _plain_text(vr: str, raw: bytes) -> str:
+    """Turn a single value in ASCII into text, as the longer way below would."""
+    text = raw.decode("ascii").replace("\0", "")
+    if vr in _SINGLE:
+        return text.rstrip(_PADDING)
+    text = text.rstrip(_PADDING + "=" if vr == "PN" else _PADDING).lstrip(_PADDING)
+    return _modern(vr, text) if vr in ("DA", "TM") else text
 
 
 def is_legible(vr: str) -> bool:

@@ -13,7 +13,7 @@ from config.settings import Parsing
 from pacs.core.attributes import BY_TAG
 from pacs.core.errors import InstanceTooDeep, InstanceTruncated, InstanceUnreadable
 from pacs.services.header.encoding import IMPLICIT_LITTLE, Encoding
-from pacs.services.header.heads import UNDEFINED, Head, Heads, vr_of
+from pacs.services.header.heads import SHORT_VRS, UNDEFINED, Head, Heads, vr_of
 from pacs.services.header.window import Window
 
 ITEM: Final = 0xFFFE_E000
@@ -24,6 +24,8 @@ _LAST_INDEXED_TAG: Final = max(BY_TAG)
 _PIXEL_GROUP: Final = 0x7FE0
 _LONGEST_PADDING_BYTES: Final = 4_096
 _COST_OF_HOLDING_BYTES: Final = 256
+_FIRST_COMMON_GROUP: Final = 0x0008
+_HEAD_BYTES: Final = 8
 
 Raw = tuple[str, bool, "bytes | list[Item]"]
 """VR, whether it is little endian, and the value's bytes or the sequence's items."""
@@ -95,6 +97,9 @@ class Walker:
         head, held, end = frame.head, frame.held, frame.end
         tags = self._wish.tags if len(self._stack) == 1 else None
         while position < end:
+            position = self._plain_elements(frame, position, tags)
+            if position == end:
+                break
             frame.at = position
             tag, vr, start, length = head(position, end)
             frame.tag = tag
@@ -112,6 +117,36 @@ class Walker:
             if wanted:
                 self._hold(frame, (tag, vr, start, length))
         return self._ended(frame, position)
+
+    def _plain_elements(self, frame: Frame, position: int, tags: frozenset[int] | None) -> int:
+        """Take the elements of the top level that leave no question; tell where the first other stands.
+
+        They have a short VR and lie in the window whole: most of any header.
+        What is odd, large, nested or beyond a bound is for the slower steps.
+        """
+        held, data = frame.held, self._window.data
+        if tags is None or held is None or not frame.encoding.explicit:
+            return position
+        base, unpack, little = self._window.base, self._heads.short, frame.encoding.little
+        limit = min(len(data), frame.end - base)
+        at, most = position - base, self._limits.max_value_bytes
+        while 0 <= at <= limit - _HEAD_BYTES:
+            group, number, letters, length = unpack(data, at)
+            vr, after = SHORT_VRS.get(letters), at + _HEAD_BYTES + length
+            if vr is None or not _FIRST_COMMON_GROUP <= group < _PIXEL_GROUP:
+                break
+            tag = group << 16 | number
+            if after > limit or self._elements_left < 1 or (tag in tags and length > most):
+                break
+            if tag in tags:
+                if length + _COST_OF_HOLDING_BYTES > self._bytes_left:
+                    break
+                self._bytes_left -= length + _COST_OF_HOLDING_BYTES
+                held[tag] = (vr, little, data[at + _HEAD_BYTES : after])
+            self._elements_left -= 1
+            frame.at, frame.tag = base + at, tag
+            at = after
+        return base + at
 
     def _items(self, frame: Frame, position: int) -> int:
         if position >= frame.end:

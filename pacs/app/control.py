@@ -1,0 +1,89 @@
+"""What the server and one of its listeners tell each other, one message a packet.
+
+Owns the form of the messages and nothing that follows from them. Settings
+travel in full, as the server resolved them, and never on a command line: they
+may hold a password. The end of the packets means that the other side is gone.
+"""
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from config.load import Loaded
+from config.settings import Settings
+from pacs.app.extension import installed
+from pacs.core import errors
+
+DRAIN = b"drain"
+"""What a listener is told when it is to end in order."""
+_MAX_BYTES = 1 << 20
+
+
+class Orders(Struct, frozen=True, kw_only=True):
+    """What a listener needs to begin; descriptors are those it was started with."""
+
+    home: str
+    listener: int
+    settings: Settings
+    extensions: Mapping[str, Any]
+    listening: int
+    board: int
+    lock: int
+
+    @property
+    def receiver(self) -> str:
+        """Name of the folders that are this listener's own."""
+        return f"listener-{self.listener}"
+
+    def loaded(self) -> Loaded:
+        """The settings as the server had them, those of extensions included."""
+        kinds = {one.name: one.settings for one in installed()}
+        return Loaded(
+            settings=self.settings,
+            extensions={
+                name: msgspec.convert(table, kinds[name])
+                for name, table in self.extensions.items()
+                if name in kinds
+            },
+        )
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """What a listener says once: that it serves, or the error why it does not."""
+
+    error: str = ""
+    message: str = ""
+
+    def raised(self) -> errors.PacsError:
+        """The error as the server raises it."""
+        kind = getattr(errors, self.error, None)
+        if isinstance(kind, type) and issubclass(kind, errors.PacsError):
+            return kind(self.message)
+        return errors.ListenerFailed(f"a listener could not start: {self.error}")
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Make the two ends: ours and the listener's."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def send(control: socket.socket, message: Orders | Report) -> None:
+    """Tell the other side."""
+    control.sendall(msgspec.json.encode(message))
+
+
+def receive_orders(control: socket.socket) -> Orders:
+    """Wait for the orders."""
+    return msgspec.json.decode(control.recv(_MAX_BYTES), type=Orders)
+
+
+def receive_report(control: socket.socket) -> Report | None:
+    """Take the report; nothing where the listener has ended."""
+    try:
+        packet = control.recv(_MAX_BYTES)
+    except ConnectionResetError:  # it ended before it read everything
+        return None
+    return msgspec.json.decode(packet, type=Report) if packet else None

@@ -1,0 +1,187 @@
+"""Delivering instances to whoever asked or to another peer. PS3.4 Sections C.4.2 and C.4.3.
+
+Decides what is delivered, in which order and over how many associations;
+knows neither sockets nor tables.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from config.settings import Retrieve as RetrieveSettings
+from pacs.core.caller import Caller
+from pacs.core.errors import (
+    DestinationUnknown,
+    IdentifierInvalid,
+    PeerUnreachable,
+    TooManyMatches,
+)
+from pacs.core.identifiers import AETitle
+from pacs.core.ports import (
+    Delivery,
+    InstanceStore,
+    Records,
+    RetrieveIndex,
+    Sender,
+    Snapshots,
+    Transcoder,
+)
+from pacs.core.records import Originator, Peer, Progress, Selection, SendOutcome, Usage
+from pacs.services.retrieve.contexts import Chosen, Group, associations_for
+from pacs.services.retrieve.crew import Crew
+from pacs.services.retrieve.tally import Tally
+from pacs.services.retrieve.way import Payloads, Waiting, Way
+
+_ISSUER_TAG = 0x00100021
+_WORTH_AN_ASSOCIATION = 4
+"""So many instances justify one more association to the same destination."""
+
+Cancelled = Callable[[], bool]
+
+
+class Retrieve:
+    """Delivers instances. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        index: RetrieveIndex,
+        records: Records,
+        store: InstanceStore,
+        sender: Sender,
+        transcoder: Transcoder,
+        snapshots: Snapshots,
+        settings: RetrieveSettings,
+    ) -> None:
+        self._index = index
+        self._records = records
+        self._sender = sender
+        self._payloads = Payloads(store, transcoder)
+        self._snapshots = snapshots
+        self._settings = settings
+
+    def move(
+        self,
+        caller: Caller,
+        selection: Selection,
+        destination: AETitle,
+        originator: Originator,
+        cancelled: Cancelled,
+    ) -> Iterator[Progress]:
+        """Send the selection to the peer ``destination``.
+
+        Yields the counters, first of all untouched, then after each
+        sub-operation, at the end as ``over``. Raises ``DestinationUnknown``,
+        ``TooManyMatches``, ``IdentifierInvalid`` or ``RecordsFailed`` before
+        the first yield. What cannot be sent is counted as failed and named.
+        ``cancelled`` is asked between the yields, by the same thread.
+        """
+        peer = self._snapshots.current().peers.get(destination)
+        if peer is None:
+            raise DestinationUnknown
+        chosen = self._select(caller, selection)
+        tally = Tally(len(chosen))
+        with self._usage_of(caller, tally, str(destination)):
+            yield tally.progress()
+            for group in associations_for(chosen):
+                if cancelled():
+                    break
+                yield from self._move_group(peer, group, originator, tally, cancelled)
+        yield tally.last()
+
+    def _move_group(
+        self,
+        peer: Peer,
+        group: Group,
+        originator: Originator,
+        tally: Tally,
+        cancelled: Cancelled,
+    ) -> Iterator[Progress]:
+        waiting = Waiting(self._index, group.rows)
+
+        @contextmanager
+        def opening() -> Iterator[Way]:
+            with self._sender.open(peer, group.offers) as delivery:
+                yield Way(waiting, delivery, self._payloads, originator)
+
+        crew = Crew(opening, waiting, _associations(peer, group))
+        stopped = False
+        with closing(crew.sent()) as outcomes:
+            for sent in outcomes:
+                if sent is not None:
+                    tally.count(*sent)
+                    tally.vanished(waiting.vanished())
+                    if not stopped:
+                        yield tally.progress()
+                if not stopped and tally.remaining and cancelled():
+                    stopped = True
+                    crew.stop()
+        while not stopped and (held := waiting.take()) is not None:
+            tally.count(SendOutcome.FAILURE, held)
+        tally.vanished(waiting.vanished())
+
+    def get(
+        self, caller: Caller, selection: Selection, delivery: Delivery, cancelled: Cancelled
+    ) -> Iterator[Progress]:
+        """Send the selection on the association it was asked on; yields like ``move``.
+
+        Raises ``PeerUnreachable`` when that association ends.
+        """
+        chosen = self._select(caller, selection)
+        tally = Tally(len(chosen))
+        waiting = Waiting(self._index, [row for row, _, _ in chosen])
+        with self._usage_of(caller, tally, caller.ae_title):
+            yield tally.progress()
+            with closing(Way(waiting, delivery, self._payloads, None)) as way:
+                while (sent := way.send_next()) is not None:
+                    tally.count(*sent)
+                    tally.vanished(waiting.vanished())
+                    if way.broken:
+                        raise PeerUnreachable("the association has ended")
+                    if tally.remaining and cancelled():
+                        break
+                    yield tally.progress()
+            tally.vanished(waiting.vanished())
+        yield tally.last()
+
+    def _select(self, caller: Caller, selection: Selection) -> Sequence[Chosen]:
+        limit = self._settings.max_instances
+        # The same Patient ID or UID of two registrants is two things: never deliver both as one.
+        # Who sees only one registrant's need not be asked about.
+        if self._sees_several(caller) and self._index.is_ambiguous(selection, caller.visibility):
+            raise IdentifierInvalid(
+                "what is asked for belongs to several registrants",
+                offending_elements=(_ISSUER_TAG,),
+            )
+        chosen = self._index.select(selection, caller.visibility, limit)
+        if len(chosen) > limit:
+            raise TooManyMatches
+        return chosen
+
+    def _sees_several(self, caller: Caller) -> bool:
+        return caller.visibility.everything or len(caller.visibility.registrants) > 1
+
+    @contextmanager
+    def _usage_of(self, caller: Caller, tally: Tally, receiver: str) -> Iterator[None]:
+        """Record what was delivered, however the retrieve ends: once for all of it."""
+        try:
+            yield
+        finally:
+            if tally.completed or tally.warning:
+                with self._records.transaction() as unit:
+                    for kind, amount in (
+                        ("deliver", tally.completed + tally.warning),
+                        ("deliver-bytes", tally.sent_bytes),
+                    ):
+                        unit.record_usage(
+                            Usage(
+                                subscriber=caller.subscriber,
+                                kind=kind,
+                                amount=amount,
+                                subject=receiver,
+                            )
+                        )
+
+
+def _associations(peer: Peer, group: Group) -> int:
+    """As many as the peer takes, and the instances are worth."""
+    return max(1, min(peer.associations, len(group.rows) // _WORTH_AN_ASSOCIATION))

@@ -1,0 +1,55 @@
+"""The counters of one retrieve. PS3.4 Sections C.4.2.1.6 to C.4.2.1.9.
+
+They add up at every moment; for one thread.
+"""
+
+from pacs.core.records import Held, Progress, SendOutcome
+
+
+class Tally:
+    """The counters of one retrieve."""
+
+    def __init__(self, total: int) -> None:
+        self.remaining = total
+        self.completed = 0
+        self.failed = 0
+        self.warning = 0
+        self.sent_bytes = 0
+        self._failed_uids: list[str] = []
+
+    def count(self, outcome: SendOutcome, held: Held) -> None:
+        """One sub-operation is over."""
+        self.remaining -= 1
+        if outcome is SendOutcome.FAILURE:
+            self.failed += 1
+            self._failed_uids.append(held.sop_instance_uid)
+            return
+        self.sent_bytes += held.place.size_bytes
+        if outcome is SendOutcome.WARNING:
+            self.warning += 1
+        else:
+            self.completed += 1
+
+    def vanished(self, count: int) -> None:
+        """Instances deleted since they were selected: no longer part of the answer."""
+        self.remaining -= count
+
+    def progress(self) -> Progress:
+        """The counters as they stand. What failed is named once, at the end: it may be long."""
+        return Progress(
+            remaining=self.remaining,
+            completed=self.completed,
+            failed=self.failed,
+            warning=self.warning,
+        )
+
+    def last(self) -> Progress:
+        """The counters after the last sub-operation, and what failed."""
+        return Progress(
+            remaining=self.remaining,
+            completed=self.completed,
+            failed=self.failed,
+            warning=self.warning,
+            failed_sop_instance_uids=tuple(self._failed_uids),
+            over=True,
+        )

@@ -1,0 +1,1 @@
+"""pynetdicom's own tests, from the installed package, run against our association layer."""
