@@ -19,6 +19,7 @@ from config.load import SettingsRefused, load
 from config.settings import Jobs
 from pacs.app.archive import Archive, open_archive
 from pacs.app.extension import installed
+from pacs.app.signals import set_on_signals
 from pacs.core.errors import PacsError
 from pacs.jobs.broker import Listener
 from pacs.jobs.keeper import Keeper
@@ -36,8 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Work until told to stop."""
     options = _parsed(arguments)
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    set_on_signals(stopping)
     if options.control is not None:
         _end_with_parent(options.control, stopping)
     try:

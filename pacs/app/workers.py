@@ -5,7 +5,6 @@ Owns which command a worker is and that a dead one's jobs go to others at once.
 
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from config.settings import Jobs
 from pacs.app import worker
 from pacs.app.archive import Archive, open_archive
 from pacs.app.home import initialize
+from pacs.app.signals import set_on_signals
 from pacs.core.errors import RecordsFailed
 from pacs.core.work import Policy
 from pacs.jobs.crew import Crew
@@ -83,8 +83,7 @@ def run_workers(
 ) -> None:
     """Run worker processes until SIGTERM or SIGINT, beside a server or without one."""
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+    set_on_signals(stopping)
     initialize(home, loaded)
     with open_archive(home, loaded) as archive, working(archive, processes, queues):
         ready()
