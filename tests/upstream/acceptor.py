@@ -11,7 +11,7 @@ import queue
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +31,7 @@ from pacs.association.message import Offer, Operation, Request, Response
 from pacs.association.server import AssociationServer
 from pacs.core.caller import Caller, Candidate, Right, SubscriberName, Visibility
 from pacs.core.errors import AdmissionRefused, PeerRefused, PeerUnreachable
+from pacs.core.event_ports import EventWay
 from pacs.core.identifiers import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from pacs.core.records import Payload
 from tests.association_fakes import FakeAudit, FakeSpool
@@ -344,6 +345,10 @@ class Door:
             yield accepted.serve
         finally:
             self._server.active_associations.remove(accepted)
+
+    def opened(self, caller: Caller, way: EventWay) -> AbstractContextManager[None]:
+        """Nobody here has events of its own."""
+        return nullcontext()
 
     def admit(self, candidate: Candidate) -> Caller:
         known = self._server.ae.require_calling_aet
