@@ -382,7 +382,7 @@ class Door:
         verified, response = self._server.call(evt.EVT_USER_ID, event)
         if not verified:
             raise AdmissionRefused
-        return response or b""
+        return None if response is None else bytes(response)
 
     def allow(self, caller: Caller, right: Right) -> None:
         """Whoever was admitted may do everything."""

@@ -103,7 +103,7 @@ def _key(item: pytest.Item) -> str:
 def _listed(key: str, entries: Iterable[dict[str, Any]]) -> str | None:
     """Find the reason for which a test is listed."""
     for entry in entries:
-        if any(fnmatchcase(key, one.replace("[", "[[]")) for one in entry.get("tests", ())):
+        if any(fnmatchcase(key, one) for one in entry.get("tests", ())):
             return str(entry["why"])
     return None
 

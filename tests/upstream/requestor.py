@@ -401,50 +401,43 @@ def _seconds(timeout_s: float | None) -> float:
     return NEVER_S if timeout_s is None else timeout_s
 
 
+def _opened(ae: AE, addr: Any, port: int, more: dict[str, Any]) -> Opened:
+    """Open an association of ours by the arguments of ``AE.associate``."""
+    items = list(more.pop("ext_neg", None) or ())
+    wanted = more.pop("contexts", None) or ae.requested_contexts
+    handlers = more.pop("evt_handlers", None) or ()
+    peer = Peer(ae_title=AETitle(more.pop("ae_title", "ANY-SCP")), host=addr, port=port)
+    max_pdu_bytes = more.pop("max_pdu", 16_382) or 131_072
+    if more or any(not isinstance(one, SCP_SCU_RoleSelectionNegotiation) for one in items):
+        raise TypeError("ours negotiates roles, and nothing else of that")
+    bounds = Bounds(
+        artim_timeout_s=_seconds(ae.acse_timeout),
+        dimse_timeout_s=_seconds(ae.dimse_timeout),
+        network_timeout_s=_seconds(ae.network_timeout),
+        connect_timeout_s=_seconds(ae.connection_timeout),
+        max_pdu_bytes=max_pdu_bytes,
+    )
+    one = Opened(ae, peer, wanted, handlers)
+    one.open(_proposals(wanted, items), bounds)
+    return one
+
+
 @contextmanager
 def installed(patch: Any) -> Iterator[None]:
     """Put ours in place of theirs; afterwards whatever a test left open is closed."""
     opened: list[Opened] = []
     servers: list[Any] = []
-
-    def begin(
-        self: AE,
-        addr: Any,
-        port: int,
-        contexts: Any = None,
-        ae_title: str = "ANY-SCP",
-        max_pdu: int = 16_382,
-        ext_neg: Any = None,
-        **more: Any,
-    ) -> Any:
-        if threading.current_thread() is not threading.main_thread():  # a C-MOVE of their acceptor
-            own = {"contexts": contexts, "ae_title": ae_title, "max_pdu": max_pdu}
-            return theirs(self, addr, port, ext_neg=ext_neg, **own, **more)
-        items = list(ext_neg or ())
-        if any(not isinstance(one, SCP_SCU_RoleSelectionNegotiation) for one in items) or any(
-            key != "evt_handlers" for key in more
-        ):
-            raise TypeError("ours negotiates roles, and nothing else of that")
-        wanted = contexts or self.requested_contexts
-        peer = Peer(ae_title=AETitle(ae_title), host=addr, port=port)
-        one = Opened(self, peer, wanted, more.get("evt_handlers") or ())
-        bounds = Bounds(
-            artim_timeout_s=_seconds(self.acse_timeout),
-            dimse_timeout_s=_seconds(self.dimse_timeout),
-            network_timeout_s=_seconds(self.network_timeout),
-            connect_timeout_s=_seconds(self.connection_timeout),
-            max_pdu_bytes=max_pdu or 131_072,
-        )
-        one.open(_proposals(wanted, items), bounds)
-        opened.append(one)
-        return one
-
     start, theirs = AE.start_server, AE.associate
 
+    def begin(self: AE, addr: Any, port: int, **more: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():  # a C-MOVE of their acceptor
+            return theirs(self, addr, port, **more)
+        opened.append(_opened(self, addr, port, more))
+        return opened[-1]
+
     def started(self: AE, *args: Any, **more: Any) -> Any:
-        server = start(self, *args, **more)
-        servers.append(server)
-        return server
+        servers.append(start(self, *args, **more))
+        return servers[-1]
 
     patch.setattr(AE, "associate", begin)
     patch.setattr(AE, "start_server", started)
