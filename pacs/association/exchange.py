@@ -153,16 +153,22 @@ class Exchange:
         self._serving = self._turn = None
         self.upper_layer.restart_timer()
 
-    def next_response(self, asked_s: float | None = None) -> Arrived:
+    def next_response(
+        self, asked_s: float | None = None, *, with_sub_operations: bool = False
+    ) -> Arrived:
         """Wait for a response; on an association we opened, serve what the peer asks meanwhile.
 
         With ``asked_s``, of the monotonic clock, the wait has one end, whatever
-        else the peer sends; without it silence has. Raises ``PeerUnreachable``;
+        else the peer sends; without it silence has, and a peer that asks instead
+        of answering, unless that are sub-operations. Raises ``PeerUnreachable``;
         the association is aborted then.
         """
+        began_s = time.monotonic()
         while not self._responses:
             if not self.serve_waiting():
                 self._wait(asked_s)
+            elif asked_s is None and not with_sub_operations:
+                asked_s = began_s
         return self._responses.popleft()
 
     def serve_waiting(self) -> bool:

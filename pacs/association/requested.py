@@ -113,6 +113,12 @@ class Requested:
         """Send one Data Set and give the peer's Status; raises as the delivery's ``store``."""
         return self._delivery.store(payload, originator, following)
 
+    def answer_all(self) -> None:
+        """Answer what the peer has asked until now, before a release cuts it off."""
+        self._exchange.look()
+        while self._exchange.serve_waiting():
+            continue
+
     def close(self) -> None:
         """Let go of what was opened ahead."""
         self._delivery.close()
@@ -254,7 +260,7 @@ class Requested:
 
     def _response(self, operation: Operation, message_id: int) -> Arrived:
         """Wait for the next response to ``message_id``; what the peer asks meanwhile is answered."""
-        arrived = self._exchange.next_response()
+        arrived = self._exchange.next_response(with_sub_operations=operation is Operation.C_GET)
         asked = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
         answers = number(arrived.command, "CommandField") == FIELD_OF[operation] | RESPONSE_BIT
         if not answers or asked != message_id or arrived.status < 0:

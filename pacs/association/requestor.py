@@ -107,7 +107,7 @@ def associate(
         try:
             yield requested
             if not requested.in_the_middle:
-                _release(upper_layer)
+                _release(upper_layer, requested)
         finally:
             requested.close()
             exchange.close()
@@ -195,10 +195,11 @@ def _contexts(
     return contexts
 
 
-def _release(upper_layer: UpperLayer) -> None:
+def _release(upper_layer: UpperLayer, requested: Requested) -> None:
     """Release, unless the peer was quicker to end the association; that is its right."""
     try:
         if upper_layer.established:
+            requested.answer_all()
             upper_layer.release()
     except PeerUnreachable:
         upper_layer.abort()

@@ -4,6 +4,7 @@ import threading
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import evt
@@ -158,12 +159,12 @@ def test_what_cannot_be_asked_is_refused_here_and_the_association_goes_on() -> N
         assert requested.ask(action()).status == 0x0000
 
 
-def opened(peer: Any, *classes: str, on_request: OnRequest | None = None) -> Any:
+def opened(peer: Any, *classes: str, on_request: OnRequest | None = None, **bounds: Any) -> Any:
     return associate(
         peer,
         [proposal(one) for one in classes],
         ae_title="US",
-        bounds=BOUNDS,
+        bounds=msgspec.structs.replace(BOUNDS, **bounds),
         on_request=on_request,
     )
 
@@ -281,6 +282,35 @@ def test_a_request_in_a_role_we_do_not_have_is_answered_so() -> None:
     ):
         assert requested.ask(action()).status == 0x0000
     assert answers == [0x0122]
+
+
+def test_what_came_before_the_release_is_answered_before_it(reporter: Reporter) -> None:
+    heard = Heard()
+    with scp(reporter.handlers, COMMITMENT) as peer:
+        with opened(peer, COMMITMENT, on_request=heard) as requested:
+            assert requested.ask(action()).status == 0x0000
+            time.sleep(0.5)  # nobody looks; by now the event lies in the socket
+        assert until(lambda: reporter.answers != [])
+    assert reporter.answers == [0x0000]
+    assert len(heard.asked) == 1
+
+
+def test_a_peer_that_asks_and_asks_instead_of_answering_is_given_up() -> None:
+    def act(event: evt.Event) -> tuple[int, None]:
+        for _ in range(10_000):
+            event.assoc.send_n_event_report(None, 1, COMMITMENT, COMMITMENT_INSTANCE)
+            if not event.assoc.is_established:
+                break
+        return 0x0000, None
+
+    heard = Heard()
+    with (
+        scp([(evt.EVT_N_ACTION, act)], COMMITMENT) as peer,
+        pytest.raises(PeerUnreachable, match="no response within"),
+        opened(peer, COMMITMENT, on_request=heard, dimse_timeout_s=1) as requested,
+    ):
+        requested.ask(action())
+    assert len(heard.asked) > 1
 
 
 def test_nothing_to_serve_is_told_when_time_is_over() -> None:
