@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from socketserver import BaseServer
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -37,6 +38,7 @@ from pacs.core.records import Originator, Payload, Peer
 from tests.upstream.acceptor import DATA_OF, NEVER_S, context_of, encoded_in, stored
 
 CAN_BE_SAID = ("ErrorComment", "OffendingElement", "AttributeIdentifierList", "ErrorID")
+LOOK_S = 0.02
 MOST_INSTANCE_BYTES = 100_000_000
 Said = TypeVar("Said")
 
@@ -439,6 +441,8 @@ def installed(patch: Any) -> Iterator[None]:
         servers.append(start(self, *args, **more))
         return servers[-1]
 
+    serve = BaseServer.serve_forever  # looks for its end every half second, in every test
+    patch.setattr(BaseServer, "serve_forever", lambda self: serve(self, LOOK_S))
     patch.setattr(AE, "associate", begin)
     patch.setattr(AE, "start_server", started)
     patch.setattr("pacs.association.requestor.silence", lambda: None)  # tests read its log
