@@ -41,6 +41,7 @@ class FakeGate:
 
     def __init__(self, denied: frozenset[Right] = frozenset()) -> None:
         self.denied = denied
+        self.identity_response: bytes | None = None
         self.candidates: list[Candidate] = []
 
     def admit(self, candidate: Candidate) -> Caller:
@@ -54,6 +55,7 @@ class FakeGate:
             ae_title=candidate.calling_ae_title,
             address=candidate.address,
             issuer_of_patient_id="HOSPITAL",
+            identity_response=self.identity_response,
         )
 
     def allow(self, caller: Caller, right: Right) -> None:

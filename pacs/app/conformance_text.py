@@ -32,6 +32,8 @@ have survived a power cut by then.
 
 Application Context Name `1.2.840.10008.3.1.1.1`. No asynchronous operations: a proposed window is answered with 1, 1,
 and so are our own. One operation at a time is served on an association; a C-CANCEL is looked for at least once in eight responses.
+SOP Class Common Extended Negotiation is not acted on. As acceptor the server answers a release and never asks for one: it
+ends an idle association with A-ABORT.
 """
 
 ACCEPTANCE: Final = """
@@ -166,8 +168,9 @@ misspelled is guessed for the index, never changed. Understood, in this or an eq
 SECURITY: Final = """
 ## 5. Security
 
-No secure transport connection profile is claimed in this version, and User Identity Negotiation is not acted on. The
-server listens on the loopback interface only; it refuses to start on another one while nobody could be identified there.
+No secure transport connection profile is claimed in this version, and User Identity Negotiation is not acted on: no
+identity is verified, so a positive response that is asked for is not given (PS3.7 Annex D.3.3.7.2). The server listens on
+the loopback interface only; it refuses to start on another one while nobody could be identified there.
 Every association and request is recorded in an audit trail under home, without patient data. Text in Error Comment is
 fixed per cause and never holds patient data.
 """

@@ -17,6 +17,7 @@ from pynetdicom.pdu_primitives import (
     MaximumLengthNotification,
     SCP_SCU_RoleSelectionNegotiation,
     SOPClassExtendedNegotiation,
+    UserIdentityNegotiation,
 )
 from pynetdicom.presentation import PresentationContext
 
@@ -43,6 +44,9 @@ from pacs.core.ports import Incoming, Spool
 from pacs.core.records import IncomingMeta, Provenance
 
 Item = TypeVar("Item")
+
+ANSWERED_IDENTITIES = frozenset({3, 4, 5})
+"""Kerberos, SAML and JWT; the Server Response to a user name, with or without passcode, is empty."""
 
 
 def items(primitive: A_ASSOCIATE, kind: type[Item]) -> list[Item]:
@@ -116,8 +120,9 @@ def acceptance(
     answers: Mapping[str, bytes],
     *,
     max_pdu_bytes: int,
+    identity_response: bytes | None = None,
 ) -> bytes:
-    """Encode the A-ASSOCIATE-AC."""
+    """Encode the A-ASSOCIATE-AC. A verified User Identity is answered where the peer asks for it."""
     answer = A_ASSOCIATE()
     answer.application_context_name = APPLICATION_CONTEXT
     answer.calling_ae_title = request.calling_ae_title
@@ -138,8 +143,19 @@ def acceptance(
         item.sop_class_uid = uid
         item.service_class_application_information = application_information
         information.append(item)
+    information += _identity(request, identity_response)
     answer.user_information = information
     return bytes(A_ASSOCIATE_AC(answer).encode())
+
+
+def _identity(request: A_ASSOCIATE, response: bytes | None) -> list[UserIdentityNegotiation]:
+    """Answer a verified User Identity where the peer asks for it. PS3.7 Annex D.3.3.7.2."""
+    asked = items(request, UserIdentityNegotiation)
+    if response is None or not asked or not asked[0].positive_response_requested:
+        return []
+    item = UserIdentityNegotiation()
+    item.server_response = response if asked[0].user_identity_type in ANSWERED_IDENTITIES else b""
+    return [item]
 
 
 def _context(agreed: Agreed) -> PresentationContext:

@@ -122,7 +122,13 @@ class ServedAssociation(threading.Thread):
         try:
             door = stack.enter_context(self._host.services.open(caller, classes))
             answers = extended(request, agreement, self._host)
-            encoded = acceptance(request, agreement, answers, max_pdu_bytes=bounds.max_pdu_bytes)
+            encoded = acceptance(
+                request,
+                agreement,
+                answers,
+                max_pdu_bytes=bounds.max_pdu_bytes,
+                identity_response=caller.identity_response,
+            )
         except Exception as failure:  # noqa: BLE001 - a service that cannot begin is not offered to be waited for
             LOGGER.error("session-failed association=%s kind=%s", self.id, type(failure).__name__)
             raise Rejected(CONGESTION) from None

@@ -33,6 +33,11 @@ C_CANCEL: Final = 0x0FFF
 RESPONSE_BIT: Final = 0x8000
 NO_DATA_SET: Final = 0x0101
 WITH_DATA_SET: Final = 0x0001
+LAST_MESSAGE_ID: Final = 0xFFFF
+NAMED_AS_REQUESTED: Final = frozenset(
+    {Operation.N_GET, Operation.N_SET, Operation.N_ACTION, Operation.N_DELETE}
+)
+"""Operations on an instance that exists: its class is Requested, not Affected. PS3.7 Section 10.3."""
 
 _HOUSEKEEPING = frozenset({"CommandGroupLength", "CommandField", "CommandDataSetType"})
 _NUMBERS = {"US": "H", "UL": "L"}
@@ -138,10 +143,11 @@ def encode_request(
     with_data_set: bool,
 ) -> bytes:
     """Write the command set of a request of ours."""
+    named = "Requested" if operation in NAMED_AS_REQUESTED else "Affected"
     return encode_command(
         {
             "CommandField": FIELD_OF[operation],
-            "AffectedSOPClassUID": sop_class_uid,
+            f"{named}SOPClassUID": sop_class_uid,
             "MessageID": message_id,
             "CommandDataSetType": WITH_DATA_SET if with_data_set else NO_DATA_SET,
             **fields,

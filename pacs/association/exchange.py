@@ -1,21 +1,19 @@
 """Messages in turn on an established association: requests queued, responses matched, ours sent. PS3.7 Section 8.
 
 Owns what lies between PDVs and whoever serves or asks: the bounded inbox,
-C-CANCEL, the responses we wait for, and messages that nobody asked for.
-Refuses to know which operation is under way. Both sides use it.
+C-CANCEL, and the responses we wait for; ``posts`` has the messages that nobody
+asked for. Refuses to know which operation is under way. Both sides use it.
 """
 
 import logging
-import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from config.settings import Association
-from pacs.association.commands import C_CANCEL, FIELD_OF, RESPONSE_BIT, encode_request, number
-from pacs.association.identifiers import encode_identifier
+from pacs.association.commands import C_CANCEL, LAST_MESSAGE_ID, RESPONSE_BIT, number
 from pacs.association.intake import (
     Arrived,
     BeginStore,
@@ -25,15 +23,14 @@ from pacs.association.intake import (
 from pacs.association.message import Answered, Message, Operation
 from pacs.association.negotiation import Agreed
 from pacs.association.pdu import COMMAND, LAST, PDV_OVERHEAD_BYTES, p_data_header
+from pacs.association.posts import Posts
 from pacs.association.upper_layer import Piece, UpperLayer
 from pacs.core.errors import OperationUnsupported, PeerUnreachable
-from pacs.core.records import EventOutcome
 
 LOGGER = logging.getLogger("pacs.association")
 
 MAX_FRAGMENT_BYTES: Final = 131_072
 """Largest P-DATA built, whatever a peer allows: its Maximum Length may be unlimited (0)."""
-LAST_MESSAGE_ID: Final = 0xFFFF
 LOOKED_CALLS: Final = 8
 LOOKED_S: Final = 0.001
 """So often, or so late, ``is_cancelled`` looks again: a look costs as much as a small response."""
@@ -47,25 +44,6 @@ class _Turn:
 
     arrived: Arrived
     cancelled: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Post:
-    """A message of ours in line; ``foreign`` where another thread posted it."""
-
-    message: Message
-    foreign: bool
-    answered: Answered
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Awaited:
-    """The message of ours whose response we wait for."""
-
-    message_id: int
-    field: int
-    deadline_s: float
-    answered: Answered
 
 
 class Exchange:
@@ -93,12 +71,10 @@ class Exchange:
         self._taken_bytes = self._messages = 0
         self._unlooked_calls, self._looked_s = 0, 0.0
         self._message_id = first_message_id - 1
-        self._thread = threading.get_ident()
-        self._posts: deque[_Post] = deque()
-        self._awaited: _Awaited | None = None
-        self._lock = threading.Lock()  # of the end: nothing is put in line after it
-        self._closed = False
+        self._posts = Posts(bounds.dimse_timeout_s)
         self._held: list[Piece] = []
+        self.serve: Callable[[Arrived], None] | None = None
+        """Answers what the peer asks while we wait; only where no ``next_request`` does."""
         self.more_is_ready = False
         """Set by who sends C-STOREs while the next is about to go out; ``send_along`` waits for it."""
         largest = min(peer_max_bytes or MAX_FRAGMENT_BYTES, MAX_FRAGMENT_BYTES) - PDV_OVERHEAD_BYTES
@@ -111,7 +87,7 @@ class Exchange:
     @property
     def idle(self) -> bool:
         """Tell whether nothing is waiting, arriving or to be sent."""
-        return not (self._inbox or self._posts or self._awaited or self.within_message)
+        return not (self._inbox or self._posts or self.within_message)
 
     @property
     def within_message(self) -> bool:
@@ -157,14 +133,7 @@ class Exchange:
                 return
 
     def _take_response(self, arrived: Arrived) -> None:
-        asked = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
-        field = number(arrived.command, "CommandField")
-        awaited = self._awaited
-        if awaited is not None and (asked, field) == (awaited.message_id, awaited.field):
-            self._awaited = None
-            status = arrived.status if 0 <= arrived.status <= LAST_MESSAGE_ID else None
-            LOGGER.info("post-answered status=%s", "none" if status is None else f"{status:04X}")
-            awaited.answered(EventOutcome(status=status))
+        if self._posts.answers(arrived):
             return
         if len(self._responses) >= self._bounds.max_queued_messages:
             raise MessageRefused("too many responses are waiting")
@@ -184,23 +153,34 @@ class Exchange:
         self._serving = self._turn = None
         self.upper_layer.restart_timer()
 
-    def next_response(self, asked_s: float) -> Arrived:
-        """Wait for the response to what was asked at ``asked_s`` of the monotonic clock.
+    def next_response(
+        self, asked_s: float | None = None, *, with_sub_operations: bool = False
+    ) -> Arrived:
+        """Wait for a response; on an association we opened, serve what the peer asks meanwhile.
 
-        The wait has one end, whatever else the peer sends meanwhile. Raises
-        ``PeerUnreachable``; the association is aborted then.
+        With ``asked_s``, of the monotonic clock, the wait has one end, whatever
+        else the peer sends; without it silence has, and a peer that asks instead
+        of answering, unless that are sub-operations. Raises ``PeerUnreachable``;
+        the association is aborted then.
         """
+        began_s = time.monotonic()
         while not self._responses:
-            self._wait(asked_s)
+            if not self.serve_waiting():
+                self._wait(asked_s)
+            elif asked_s is None and not with_sub_operations:
+                asked_s = began_s
         return self._responses.popleft()
 
-    def next_message(self) -> Arrived:
-        """Wait for a response or a request. Raises ``PeerUnreachable``."""
-        while not (self._inbox or self._responses):
-            self._wait()
-        if self._responses:
-            return self._responses.popleft()
-        return self._inbox.popleft().arrived
+    def serve_waiting(self) -> bool:
+        """Serve the oldest request that waits, where ``serve`` is set; tell whether there was one."""
+        if self.serve is None or not self._inbox:
+            return False
+        arrived = self._inbox.popleft().arrived
+        try:
+            self.serve(arrived)
+        finally:
+            self.upper_layer.restart_timer()
+        return True
 
     def _wait(self, asked_s: float | None = None) -> None:
         self.upper_layer.require()
@@ -251,16 +231,10 @@ class Exchange:
 
     def close(self) -> None:
         """Leave everything that was received and not served, or posted and not answered."""
-        with self._lock:
-            self._closed = True
         self._assembler.discard()
         while self._inbox:
             self._inbox.popleft().arrived.discard()
-        if self._awaited is not None:
-            self._awaited.answered(EventOutcome())
-            self._awaited = None
-        while self._posts:
-            self._posts.popleft().answered(EventOutcome(unsent=True))
+        self._posts.close()
 
     # --- what we send ------------------------------------------------------------------
 
@@ -321,13 +295,10 @@ class Exchange:
         Raises ``OperationUnsupported`` without a context for it in which we
         have the role, ``PeerUnreachable`` when the association has ended.
         """
-        if self._context_of(message) is None:
+        context = self.context_of(message)
+        if context is None:
             raise OperationUnsupported("no presentation context was accepted for the message")
-        foreign = threading.get_ident() != self._thread
-        with self._lock:
-            if self._closed:
-                raise PeerUnreachable("the association has ended")
-            self._posts.append(_Post(message=message, foreign=foreign, answered=answered))
+        self._posts.add(message, context, answered)
         self.upper_layer.wake()
 
     def carries(self, sop_class_uid: str, operation: Operation) -> Agreed | None:
@@ -343,56 +314,24 @@ class Exchange:
         )
         return next(fitting, None)
 
-    def _context_of(self, message: Message) -> Agreed | None:
+    def context_of(self, message: Message) -> Agreed | None:
+        """Find the context that carries a message."""
         return self.carries(message.context_uid or message.sop_class_uid, message.operation)
 
     def patience_s(self, most_s: float) -> float:
         """How long may be waited in silence before a posted message must be looked after."""
-        if self._awaited is None:
-            return most_s
-        return min(most_s, max(0.001, self._awaited.deadline_s - time.monotonic()))
+        return self._posts.patience_s(most_s)
 
     @property
     def awaits(self) -> bool:
         """Tell whether a posted message has gone out and is not answered."""
-        return self._awaited is not None
+        return self._posts.awaits
 
     def send_posts(self) -> None:
         """Send the next posted message, one at a time until it is answered. Raises ``PeerUnreachable``."""
-        if self._awaited is not None:
-            if time.monotonic() > self._awaited.deadline_s:
-                self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
-            return
-        if not self._posts or (self._serving is not None and not self._posts[0].foreign):
-            return
-        post = self._posts.popleft()
-        message, message_id = post.message, self.next_message_id()
-        context = self._context_of(message)
-        assert context is not None
-        try:
-            command, data = _encoded(message, message_id, context)
-        except Exception as failure:  # noqa: BLE001 - pydicom raises whatever the values provoke
-            LOGGER.error("post-not-encodable kind=%s", type(failure).__name__)
-            post.answered(EventOutcome())
-            return
-        self._awaited = _Awaited(
-            message_id=message_id,
-            field=FIELD_OF[message.operation] | RESPONSE_BIT,
-            deadline_s=time.monotonic() + self._response_timeout_s,
-            answered=post.answered,
-        )
-        self.send(context.context_id, command, data)
-
-
-def _encoded(message: Message, message_id: int, context: Agreed) -> tuple[bytes, bytes]:
-    data = b""
-    if message.data_set is not None:
-        data = encode_identifier(message.data_set, context.transfer_syntax)
-    command = encode_request(
-        message.operation,
-        message.sop_class_uid,
-        message_id=message_id,
-        fields=message.fields,
-        with_data_set=bool(data),
-    )
-    return command, data
+        if self._posts.overdue:
+            self.upper_layer.give_up(f"no response within {self._response_timeout_s} s")
+        following = self._posts.next(self.next_message_id, serving=self._serving is not None)
+        if following is not None:
+            context, command, data = following
+            self.send(context.context_id, command, data)

@@ -76,6 +76,7 @@ class Reporting:
             return EventOutcome()
         self._exchange.look()
         while not said:
-            self._exchange.upper_layer.receive(self._exchange.patience_s(_LOOK_S))
+            if not self._exchange.serve_waiting():
+                self._exchange.upper_layer.receive(self._exchange.patience_s(_LOOK_S))
             self._exchange.look()
         return said[0]

@@ -1,15 +1,17 @@
-"""What we can ask on an association we opened: C-ECHO, C-FIND, C-MOVE, C-GET, C-STORE. PS3.7 Section 9.1.
+"""What we can ask on an association we opened: every DIMSE operation. PS3.7 Sections 9.1 and 10.1.
 
-Owns the pairing of requests with their responses. It refuses to judge a
-Status beyond "is more to come", and lets no type of pynetdicom out.
+Owns the pairing of requests with their responses; what the peer asks meanwhile
+is for ``answering``. It refuses to judge a Status beyond "is more to come", and lets no type of pynetdicom out.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from pacs.association.answering import Answering, Landings, OnRequest
 from pacs.association.commands import (
     C_CANCEL,
     FIELD_OF,
@@ -17,23 +19,22 @@ from pacs.association.commands import (
     RESPONSE_BIT,
     encode_command,
     encode_request,
+    fields_of,
     number,
-    operation_of,
     text,
 )
 from pacs.association.exchange import Exchange
 from pacs.association.identifiers import decode_identifier, encode_identifier
 from pacs.association.intake import Arrived
-from pacs.association.landing import Landing, LandingPlace, Received
-from pacs.association.message import Operation
+from pacs.association.landing import LandingPlace, Received
+from pacs.association.message import Message, Operation
 from pacs.association.negotiation import Agreed
+from pacs.association.posts import encoded as encode_posted
 from pacs.association.reporting import Reporting
+from pacs.association.responses import PENDING
 from pacs.association.sending import PRIORITY_MEDIUM, AssociationDelivery, Following
 from pacs.core.errors import (
-    CapacityExhausted,
     IdentifierInvalid,
-    InstanceTooLarge,
-    PacsError,
     PeerRefused,
 )
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
@@ -41,16 +42,6 @@ from pacs.core.ports import Delivery
 from pacs.core.records import Originator, Payload, Progress
 
 VERIFICATION = "1.2.840.10008.1.1"
-PENDING = frozenset({0xFF00, 0xFF01})
-"""PS3.4 Tables C.4-1 to C.4-3: matches, or sub-operations, are continuing."""
-
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-CANNOT_UNDERSTAND = 0xC000
-"""PS3.4 Table B.2-1, for the C-STORE sub-operations of our C-GET, where we are the SCP."""
-
-NOT_EXPECTED = 0x0211
-"""PS3.7 Annex C.5.25, Unrecognized Operation: a C-STORE outside a C-GET."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +58,15 @@ class RetrieveResponse:
         return self.status in PENDING
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The peer's response to one message of ours; ``fields`` by DICOM keyword, without housekeeping."""
+
+    status: int
+    fields: Mapping[str, object]
+    data_set: Dataset | None = field(default=None, repr=False)
+
+
 class Requested:
     """An association we opened, for one thread and one operation at a time.
 
@@ -74,12 +74,22 @@ class Requested:
     ``PeerRefused`` where the peer accepted no context for the SOP Class.
     """
 
-    def __init__(self, exchange: Exchange, landings: "Landings", *, identifier_bytes: int) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        landings: Landings,
+        on_request: OnRequest | None,
+        identifier_bytes: int,
+    ) -> None:
         self._exchange = exchange
         self._landings = landings
         self._identifier_bytes = identifier_bytes
         self._delivery = AssociationDelivery(exchange)
         self._awaiting_response = False
+        exchange.serve = Answering(
+            exchange, landings, on_request, identifier_bytes=identifier_bytes
+        )
 
     @property
     def in_the_middle(self) -> bool:
@@ -102,6 +112,12 @@ class Requested:
     ) -> int:
         """Send one Data Set and give the peer's Status; raises as the delivery's ``store``."""
         return self._delivery.store(payload, originator, following)
+
+    def answer_all(self) -> None:
+        """Answer what the peer has asked until now, before a release cuts it off."""
+        self._exchange.look()
+        while self._exchange.serve_waiting():
+            continue
 
     def close(self) -> None:
         """Let go of what was opened ahead."""
@@ -157,12 +173,55 @@ class Requested:
         what ``received`` raises ends the association.
         """
         self._landings.place = LandingPlace(folder=folder, max_bytes=max_instance_bytes)
+        self._landings.received = received
         try:
             message_id, _ = self._request(Operation.C_GET, sop_class_uid, identifier)
             while self._awaiting_response:
-                yield self._progress(self._response(Operation.C_GET, message_id, received))
+                yield self._progress(self._response(Operation.C_GET, message_id))
         finally:
-            self._landings.place = None
+            self._landings.place = self._landings.received = None
+
+    def ask(self, message: Message) -> Answer:
+        """Send a message and give the response to it; made for the N- operations. PS3.7 Section 10.1.
+
+        Raises ``PeerRefused`` also where no context was accepted with us in the
+        role that asks: SCP for N-EVENT-REPORT, else SCU. Raises
+        ``IdentifierInvalid`` for what cannot be encoded, ``InstanceUnreadable``
+        for an answer that cannot be decoded; the association goes on then.
+        """
+        self._exchange.look()
+        context = self._exchange.context_of(message)
+        if context is None:
+            named = message.context_uid or message.sop_class_uid
+            raise PeerRefused(f"the peer accepted no presentation context for {named}")
+        message_id = self._exchange.next_message_id()
+        try:
+            command, data = encode_posted(message, message_id, context)
+        except Exception as failure:
+            raise IdentifierInvalid("the message cannot be encoded") from failure
+        self._exchange.send(context.context_id, command, data)
+        self._awaiting_response = True
+        response = self._response(message.operation, message_id)
+        return Answer(
+            status=response.status,
+            fields=fields_of(response.command),
+            data_set=self._decoded(response),
+        )
+
+    def serve(self, timeout_s: float) -> bool:
+        """Wait until a request of the peer's has been answered; ``False`` when time is over first.
+
+        For whoever opened the association with ``on_request`` and expects
+        events on it (Storage Commitment, UPS, Print).
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not self._exchange.serve_waiting():
+            rest_s = deadline_s - time.monotonic()
+            self._exchange.upper_layer.require()
+            if rest_s <= 0:
+                return False
+            self._exchange.upper_layer.receive(rest_s)
+        return True
 
     def reporting(self) -> Reporting:
         """Give the way for N-EVENT-REPORTs, where the peer let us take the SCP role."""
@@ -199,53 +258,17 @@ class Requested:
                 return context
         raise PeerRefused(f"the peer accepted no presentation context for {sop_class_uid}")
 
-    def _response(
-        self,
-        operation: Operation,
-        message_id: int,
-        received: Callable[[Received], None] | None = None,
-    ) -> Arrived:
-        """Wait for the next response to ``message_id``, serving C-STOREs meanwhile."""
-        while True:
-            arrived = self._exchange.next_message()
-            if operation_of(arrived.command) is Operation.C_STORE:
-                self._take(arrived, received)
-                continue
-            asked = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
-            answers = number(arrived.command, "CommandField") == FIELD_OF[operation] | RESPONSE_BIT
-            if not answers or asked != message_id or arrived.status < 0:
-                self._exchange.upper_layer.give_up(
-                    "the peer answered with another message than expected"
-                )
-            self._awaiting_response = arrived.status in PENDING
-            return arrived
-
-    def _take(self, request: Arrived, received: Callable[[Received], None] | None) -> None:
-        """Keep one instance and answer its C-STORE. PS3.4 Section C.4.3.3."""
-        landing, status = request.incoming, NOT_EXPECTED
-        if isinstance(landing, Landing) and received is not None:
-            try:
-                arrived = landing.keep()
-            except (CapacityExhausted, InstanceTooLarge):
-                status = OUT_OF_RESOURCES
-            except PacsError:
-                status = CANNOT_UNDERSTAND
-            else:
-                status = SUCCESS
-                received(arrived)
-        else:
-            request.discard()
-        command = encode_command(
-            {
-                "CommandField": FIELD_OF[Operation.C_STORE] | RESPONSE_BIT,
-                "MessageIDBeingRespondedTo": request.message_id,
-                "CommandDataSetType": NO_DATA_SET,
-                "AffectedSOPClassUID": text(request.command, "AffectedSOPClassUID") or None,
-                "AffectedSOPInstanceUID": text(request.command, "AffectedSOPInstanceUID") or None,
-                "Status": status,
-            }
-        )
-        self._exchange.send(request.context.context_id, command)
+    def _response(self, operation: Operation, message_id: int) -> Arrived:
+        """Wait for the next response to ``message_id``; what the peer asks meanwhile is answered."""
+        arrived = self._exchange.next_response(with_sub_operations=operation is Operation.C_GET)
+        asked = number(arrived.command, "MessageIDBeingRespondedTo", default=-1)
+        answers = number(arrived.command, "CommandField") == FIELD_OF[operation] | RESPONSE_BIT
+        if not answers or asked != message_id or arrived.status < 0:
+            self._exchange.upper_layer.give_up(
+                "the peer answered with another message than expected"
+            )
+        self._awaiting_response = arrived.status in PENDING
+        return arrived
 
     def _cancel(self, message_id: int, context: Agreed) -> None:
         """Send a C-CANCEL. PS3.7 Section 9.3.2.3."""
@@ -278,15 +301,6 @@ class Requested:
                 failed_sop_instance_uids=tuple(str(uid) for uid in listed),
             ),
         )
-
-
-class Landings:
-    """Begins the files of C-STOREs while a C-GET says where; outside one their Data Sets are dropped."""
-
-    place: LandingPlace | None = None
-
-    def __call__(self, context: Agreed, command: Mapping[str, object]) -> Landing | None:
-        return None if self.place is None else self.place.begin(context, command)
 
 
 def _encoded(identifier: Dataset, context: Agreed) -> bytes:

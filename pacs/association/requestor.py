@@ -5,6 +5,7 @@ every path. It refuses to know what is asked on it (``requested``) and which
 transfer syntaxes are worth proposing (``scu``).
 """
 
+import logging
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,16 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from config import settings
 from pacs.association.acceptance import max_length, ourselves, role_item, roles_of
 from pacs.association.admission import APPLICATION_CONTEXT
+from pacs.association.answering import Landings, OnRequest
 from pacs.association.exchange import Exchange
 from pacs.association.negotiation import ACCEPTED, Agreed, Roles
 from pacs.association.overrides import silence
-from pacs.association.requested import Landings, Requested
+from pacs.association.requested import Requested
 from pacs.association.upper_layer import AWAITING_ANSWER, UpperLayer
 from pacs.core.errors import PeerRefused, PeerUnreachable
 from pacs.core.records import Peer
+
+LOGGER = logging.getLogger("pacs.association")
 
 MAX_CONTEXTS = 128
 """Presentation context ids are the odd numbers from 1 to 255 (PS3.8 Table 9-13)."""
@@ -68,11 +72,14 @@ def associate(
     *,
     ae_title: str,
     bounds: settings.Association,
+    on_request: OnRequest | None = None,
 ) -> Iterator[Requested]:
     """Open an association with ``peer``; it is released at the end of the block.
 
     It is aborted instead where the block raises or leaves a response
-    outstanding. Raises ``PeerUnreachable`` where no association service
+    outstanding; a release the peer asked for is answered. ``on_request``
+    answers what the peer asks while we wait; without it nothing of that is
+    supported, and the association goes on. Raises ``PeerUnreachable`` where no association service
     answers, ``PeerRefused`` where it says no, ``NothingAccepted`` where it
     accepted none of the ``proposals``.
     """
@@ -91,17 +98,21 @@ def associate(
             begin_store=landings,
             peer_max_bytes=max_length(answer),
         )
-        requested = Requested(exchange, landings, identifier_bytes=bounds.max_identifier_bytes)
+        requested = Requested(
+            exchange,
+            landings=landings,
+            on_request=on_request,
+            identifier_bytes=bounds.max_identifier_bytes,
+        )
         try:
             yield requested
             if not requested.in_the_middle:
-                _release(upper_layer)
+                _release(upper_layer, requested)
         finally:
             requested.close()
             exchange.close()
     finally:
-        upper_layer.abort()
-        upper_layer.linger()
+        _end(upper_layer)
 
 
 def _connect(peer: Peer, bounds: settings.Association) -> socket.socket:
@@ -184,13 +195,24 @@ def _contexts(
     return contexts
 
 
-def _release(upper_layer: UpperLayer) -> None:
+def _release(upper_layer: UpperLayer, requested: Requested) -> None:
     """Release, unless the peer was quicker to end the association; that is its right."""
     try:
         if upper_layer.established:
+            requested.answer_all()
             upper_layer.release()
     except PeerUnreachable:
         upper_layer.abort()
+
+
+def _end(upper_layer: UpperLayer) -> None:
+    """Leave nothing open, on whatever path: a peer that asked for a release gets its answer."""
+    try:
+        upper_layer.answer_release()
+    except PeerUnreachable as gone:
+        LOGGER.debug("release-unanswered why=%s", gone)
+    upper_layer.abort()
+    upper_layer.linger()
 
 
 def _named(peer: Peer) -> str:

@@ -23,6 +23,8 @@ from pacs.association.pdu import COMMAND
 from pacs.association.upper_layer import Piece
 
 PENDING: Final = frozenset({0xFF00, 0xFF01})
+"""More responses follow, PS3.7 Annex C.2. Every other status is final, a Warning too: 0xB001 of the
+Repository Query "conveys the end of Pending responses" (PS3.4 Section C.6.4)."""
 NORMALIZED: Final = frozenset(one for one in Operation if one.value.startswith("N-"))
 GATHERED_RESPONSES: Final = 8
 """So many at most before the peer is looked at, who may want no more of them."""

@@ -58,6 +58,10 @@ class Caller:
 
     ``subscriber`` owns what this caller registers. ``association`` is the id
     of the association the request came on, or the command's name for the CLI.
+    ``identity_response`` is the Server Response (PS3.7 D.3.3.7.2) to a User
+    Identity the ``Gate`` has verified: empty for user name and passcode, a
+    ticket or an assertion for the others. ``None`` says that none was
+    verified, and then none is claimed to be.
     """
 
     subscriber: SubscriberName
@@ -68,6 +72,7 @@ class Caller:
     address: str = ""
     association: str = ""
     issuer_of_patient_id: str = ""
+    identity_response: bytes | None = field(default=None, repr=False)
 
     @property
     def registrant(self) -> Registrant:

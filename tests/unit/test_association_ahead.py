@@ -197,5 +197,5 @@ def test_nobody_waits_behind_a_response_that_was_held() -> None:
     assert both.index(b"pending!") < both.index(b"another!")
     exchange.send_along([b"a third."])
     with pytest.raises(PeerUnreachable):
-        exchange.next_message()
+        exchange.next_response()
     assert b"a third." in sent(upper_layer)[-1]

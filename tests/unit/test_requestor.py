@@ -14,7 +14,8 @@ from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
 from config.settings import Association
-from pacs.association.exchange import LAST_MESSAGE_ID, Exchange
+from pacs.association.commands import LAST_MESSAGE_ID
+from pacs.association.exchange import Exchange
 from pacs.association.landing import Landing
 from pacs.association.requestor import MAX_CONTEXTS, NothingAccepted, Proposal, associate
 from pacs.association.upper_layer import UpperLayer

@@ -11,7 +11,7 @@ import queue
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +31,7 @@ from pacs.association.message import Offer, Operation, Request, Response
 from pacs.association.server import AssociationServer
 from pacs.core.caller import Caller, Candidate, Right, SubscriberName, Visibility
 from pacs.core.errors import AdmissionRefused, PeerRefused, PeerUnreachable
+from pacs.core.event_ports import EventWay
 from pacs.core.identifiers import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from pacs.core.records import Payload
 from tests.association_fakes import FakeAudit, FakeSpool
@@ -80,6 +81,7 @@ class Turn:
     def __init__(self) -> None:
         self._asked: queue.Queue[tuple[str, Any, queue.Queue[Any]]] = queue.Queue()
         self._over = threading.Event()
+        self.worker: int | None = None
 
     def tell(self, kind: str, what: Any, unheard: Any = None) -> Any:
         """Have our thread do something and give its outcome; ``unheard`` once it has gone on."""
@@ -116,6 +118,7 @@ class Turn:
             self._over.set()
 
     def _work(self, service: Callable[[], None]) -> None:
+        self.worker = threading.get_ident()
         try:
             service()
         finally:
@@ -176,12 +179,13 @@ class Accepted:
     def _abort_blocking(self) -> None:
         served = self._served()
         self._abort()
-        served.join(ENDS_S)
+        if threading.get_ident() != self.turn.worker:  # else our thread waits for this one
+            served.join(ENDS_S)
 
     @property
     def accepted_contexts(self) -> list[PresentationContext]:
         assert self.request is not None
-        return [_context(one) for one in self.request.association._exchange.contexts.values()]
+        return [context_of(one) for one in self.request.association._exchange.contexts.values()]
 
     def serve(self, request: Request) -> Iterator[Response]:
         """Let pynetdicom's service class answer one request."""
@@ -207,7 +211,7 @@ class Accepted:
         if not syntaxes:
             raise ValueError("no context in which we are the SCU was accepted")
         syntax = syntaxes[0]
-        encoded = _encoded(dataset, str(syntax))
+        encoded = encoded_in(dataset, str(syntax))
         if encoded is None:
             raise ValueError("the Data Set cannot be encoded")
         with stored(encoded) as path:
@@ -228,7 +232,7 @@ class Accepted:
             return answer
 
 
-def _encoded(data_set: Dataset, syntax: str) -> bytes | None:
+def encoded_in(data_set: Dataset, syntax: str) -> bytes | None:
     uid = UID(syntax)
     return encode(data_set, uid.is_implicit_VR, uid.is_little_endian, uid.is_deflated)
 
@@ -242,7 +246,7 @@ def stored(encoded: bytes) -> Iterator[str]:
         yield str(path)
 
 
-def _context(agreed: Any) -> PresentationContext:
+def context_of(agreed: Any) -> PresentationContext:
     context = build_context(agreed.abstract_syntax, agreed.transfer_syntax)
     context.context_id, context.result = agreed.context_id, 0
     context._as_scp, context._as_scu = agreed.as_scp, agreed.as_scu
@@ -254,7 +258,7 @@ def _agreed(request: Request) -> PresentationContext:
     syntax = str(request.transfer_syntax_uid)
     fitting = [one for one in contexts if one.transfer_syntax == syntax]
     named = [one for one in fitting if one.abstract_syntax == request.sop_class_uid]
-    return _context((named or fitting)[0])
+    return context_of((named or fitting)[0])
 
 
 def _primitive(request: Request) -> Any:
@@ -269,7 +273,7 @@ def _primitive(request: Request) -> Any:
             request.incoming.finish()
             data = stream.read()
     elif request.identifier is not None:
-        data = _encoded(request.identifier, request.transfer_syntax_uid) or b""
+        data = encoded_in(request.identifier, request.transfer_syntax_uid) or b""
     if data:
         setattr(primitive, DATA_OF[request.operation], BytesIO(data))
     return primitive
@@ -345,23 +349,27 @@ class Door:
         finally:
             self._server.active_associations.remove(accepted)
 
+    def opened(self, caller: Caller, way: EventWay) -> AbstractContextManager[None]:
+        """Nobody here has events of its own."""
+        return nullcontext()
+
     def admit(self, candidate: Candidate) -> Caller:
         known = self._server.ae.require_calling_aet
         if known and candidate.calling_ae_title not in known:
             raise AdmissionRefused
-        self._verify(candidate)
         return Caller(
+            identity_response=self._verified(candidate),
             subscriber=SubscriberName("upstream"),
             rights=frozenset(Right),
             visibility=Visibility(everything=True),
         )
 
-    def _verify(self, candidate: Candidate) -> None:
+    def _verified(self, candidate: Candidate) -> bytes | None:
         handler, _ = self._server.handlers[evt.EVT_USER_ID]
         if candidate.user_identity_type is None or handler is evt.get_default_handler(
             evt.EVT_USER_ID
         ):
-            return
+            return None
         event = evt.Event(
             None,
             evt.EVT_USER_ID,
@@ -371,8 +379,10 @@ class Door:
                 "secondary_field": candidate.user_passcode or None,
             },
         )
-        if not self._server.call(evt.EVT_USER_ID, event)[0]:
+        verified, response = self._server.call(evt.EVT_USER_ID, event)
+        if not verified:
             raise AdmissionRefused
+        return None if response is None else bytes(response)
 
     def allow(self, caller: Caller, right: Right) -> None:
         """Whoever was admitted may do everything."""
@@ -445,7 +455,7 @@ def installed(patch: Any) -> Iterator[None]:
         contexts: Any = None,
     ) -> Server:
         if block or ssl_context is not None:
-            raise NotImplementedError("ours never blocks its caller")
+            raise TypeError("ours never blocks its caller")
         server = Server(
             self, address, evt_handlers=evt_handlers, ae_title=ae_title, contexts=contexts
         )

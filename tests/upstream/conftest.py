@@ -4,7 +4,9 @@ A table is a TOML file: ``mode`` says what is put in place of what, ``modules``
 which of pynetdicom's test modules are run, ``[[unlike]]`` what is known to
 fail, and why, and ``[[apart]]`` what is not run at all, and why. Whatever is
 not listed must pass; what is listed under ``unlike`` must fail, so that the
-list shrinks. Patterns are those of ``fnmatch``, over ``module::Class::test``.
+list shrinks. Patterns are those of ``fnmatch``, over ``module::Class::test``;
+``uses`` sets tests apart that use a name, ``first`` keeps so many cases of each
+test that has a great number of them.
 """
 
 import importlib
@@ -13,6 +15,7 @@ import socket
 import sys
 import tomllib
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,11 +23,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from _pytest.assertion.rewrite import AssertionRewritingHook
 
-from tests.upstream import acceptor, checkpoint
+from tests.upstream import acceptor, checkpoint, requestor
 
-MODES = {"acceptor": acceptor.installed}
+MODES = {"acceptor": acceptor.installed, "requestor": requestor.installed}
 TIMEOUT_S = 60
 
 
@@ -54,7 +56,7 @@ class Table(pytest.File):
 
 def _imported(name: str) -> ModuleType:
     """Import as Python does: rewriting the assertions of 20,000 lines takes longer than running them."""
-    finders = [one for one in sys.meta_path if isinstance(one, AssertionRewritingHook)]
+    finders = [one for one in sys.meta_path if type(one).__name__ == "AssertionRewritingHook"]
     for one in finders:
         sys.meta_path.remove(one)
     try:
@@ -101,21 +103,19 @@ def _key(item: pytest.Item) -> str:
 def _listed(key: str, entries: Iterable[dict[str, Any]]) -> str | None:
     """Find the reason for which a test is listed."""
     for entry in entries:
-        if any(fnmatchcase(key, one.replace("[", "[[]")) for one in entry["tests"]):
+        if any(fnmatchcase(key, one) for one in entry.get("tests", ())):
             return str(entry["why"])
     return None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    kept, apart = [], []
+    kept, apart, seen = [], [], Counter[str]()
     for item in items:
         theirs = item.getparent(Theirs)
         if theirs is None:
             kept.append(item)
-        elif _meets_us(item, theirs.table) and not _listed(
-            _key(item), theirs.table.get("apart", ())
-        ):
+        elif _runs(item, theirs.table, seen):
             kept.append(item)
             _mark(item, theirs.table)
         else:
@@ -125,10 +125,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=apart)
 
 
-def _meets_us(item: pytest.Item, table: dict[str, Any]) -> bool:
-    """Tell whether a test does what the mode replaces; the others would pass without us."""
+def _runs(item: pytest.Item, table: dict[str, Any], seen: Counter[str]) -> bool:
+    """Tell whether a test does what the mode replaces, the others would pass without us, and is not apart."""
     assert isinstance(item, pytest.Function)
-    return not table["meets"] or table["meets"] in item.function.__code__.co_names
+    names, key = item.function.__code__.co_names, _key(item)
+    if table["meets"] and table["meets"] not in names:
+        return False
+    for entry in table.get("apart", ()):
+        if set(entry.get("uses", ())) & set(names):
+            return False
+        if _listed(key, [entry]):
+            test = key.partition("[")[0]
+            seen[test] += 1
+            if seen[test] > entry.get("first", 0):
+                return False
+    return True
 
 
 def _mark(item: pytest.Item, table: dict[str, Any]) -> None:
