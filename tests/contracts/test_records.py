@@ -171,7 +171,7 @@ def test_connections_that_died_are_replaced(postgres_url: str, tmp_path: Path) -
     database = Database(DatabaseSettings(url=postgres_url), tmp_path)
     database.migrate()
     kill = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
         "WHERE pid <> pg_backend_pid() AND datname = current_database()"
     )
     with database.connection():
