@@ -30,8 +30,11 @@ Tool = Callable[[str], str]
 
 
 def environment(home: Path, settings: Mapping[str, str], database_url: str = "") -> dict[str, str]:
-    """Make a child's environment; ``settings`` maps ``table.key`` to the text of its override."""
-    overrides = {"storage.reserve_bytes": "0", **settings}
+    """Make a child's environment; ``settings`` maps ``table.key`` to the text of its override.
+
+    No workers unless asked for: most tests ask for no job, and each would start one more process.
+    """
+    overrides = {"storage.reserve_bytes": "0", "jobs.workers": "0", **settings}
     if database_url:
         overrides["database.url"] = database_url
     named = {f"PACS_{key.replace('.', '__').upper()}": text for key, text in overrides.items()}

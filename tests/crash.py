@@ -139,6 +139,7 @@ class Child:
             self.process = subprocess.Popen(
                 [*around, *_command(home), "serve", "--port", "0", *options],
                 cwd=REPOSITORY,
+                env={"PACS_JOBS__WORKERS": "0", **os.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
