@@ -46,6 +46,8 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m tests.peers
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	@# pynetdicom's own tests change pynetdicom for the whole process: in one of their own.
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/upstream
 
 check: $(READY)
 	$(BIN)/ruff format --check .
