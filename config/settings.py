@@ -60,6 +60,9 @@ class Association(Section, frozen=True, kw_only=True):
     max_unassociated_per_host: Annotated[
         Count, Meta(description="Open TCP connections from one address that have not associated")
     ] = 100
+    max_per_minute_per_host: Annotated[
+        Count, Meta(description="Associations one address may begin in a minute")
+    ] = 6_000
     max_pdu_bytes: Annotated[
         Annotated[int, Meta(ge=4_096, le=16_777_216)],
         Meta(description="Largest P-DATA-TF PDU we ask for and accept"),

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from pacs.association.throttle import SIZE_BYTES as THROTTLE_BYTES
+from pacs.association.throttle import Throttle
+
 MAX_LISTENERS: Final = 255
 """An owner is one byte, and 0 is nobody."""
 
@@ -29,19 +32,20 @@ class Board:
     def __init__(self, slots: int, descriptor: int = -1) -> None:
         self._slots = slots
         self._descriptor = descriptor
-        # Accepting listeners, then the owners, the associated and the hosts of all slots.
+        # Accepting listeners; the owners, the associated and the hosts of all slots; the throttle.
         self._owners = MAX_LISTENERS + 1
         self._associated = self._owners + slots
         self._hosts = self._associated + slots
         self._end = self._hosts + slots * _KEY_BYTES
-        self._memory = mmap.mmap(descriptor, self._end)
+        self._memory = mmap.mmap(descriptor, self._end + THROTTLE_BYTES)
+        self._throttle = Throttle(self._memory, self._end)
         self._lock = threading.RLock()
         self._depth = 0
 
     @classmethod
     def shared(cls, slots: int) -> "Board":
         """Make one whose ``descriptor`` can be handed to other processes."""
-        size = MAX_LISTENERS + 1 + slots * (2 + _KEY_BYTES)
+        size = MAX_LISTENERS + 1 + slots * (2 + _KEY_BYTES) + THROTTLE_BYTES
         descriptor = os.memfd_create("pacs-board", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, size)
         return cls(slots, descriptor)
@@ -95,12 +99,12 @@ class Board:
     def of_host(self, host: str) -> Iterator[tuple[int, int, bool]]:
         """Yield slot, owner and whether it has associated, for each connection of a host."""
         key = _key(host)
-        at = self._memory.find(key, self._hosts)
+        at = self._memory.find(key, self._hosts, self._end)
         while at >= 0:
             slot, odd = divmod(at - self._hosts, _KEY_BYTES)
             if not odd and (owner := self._memory[self._owners + slot]):
                 yield slot, owner - 1, bool(self._memory[self._associated + slot])
-            at = self._memory.find(key, at + 1)
+            at = self._memory.find(key, at + 1, self._end)
 
     def take(self, host: str, number: int) -> bool:
         """Take a slot for a listener's connection; ``False`` when all are taken."""
@@ -112,6 +116,10 @@ class Board:
         self._memory[self._associated + slot] = 0
         self._memory[self._owners + slot] = number + 1  # last: before, the slot is nobody's
         return True
+
+    def may_associate(self, host: str, *, per_minute: int, now_s: float) -> bool:
+        """Count an association of a host; ``False`` where it had as many within a minute."""
+        return self._throttle.take(_key(host), per_minute=per_minute, now_s=now_s)
 
     def associate(self, slot: int, associated: bool) -> None:
         """Note that the connection of a slot has associated, or no longer is."""

@@ -6,6 +6,7 @@ yet occupies a connection and nothing else, and one host has only some of
 those, so silent peers cannot keep others from associating.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -69,7 +70,7 @@ class Occupancy:
                 self._board.give(slot)
 
     def associate(self, host: str) -> bool:
-        """Occupy an association for ``host``; ``False`` when all, or all of its own, are taken."""
+        """Occupy an association for ``host``; ``False`` when all, or all of its own, are taken, or it asks too often."""
         with self._board.alone():
             if self._board.associations() >= self._bounds.max_associations:
                 return False
@@ -77,7 +78,9 @@ class Occupancy:
             if held >= self._bounds.max_associations_per_host:
                 return False
             slot = self._slot(host, associated=False)
-            if slot is None:
+            if slot is None or not self._board.may_associate(
+                host, per_minute=self._bounds.max_per_minute_per_host, now_s=time.monotonic()
+            ):
                 return False
             self._board.associate(slot, True)
             return True
