@@ -144,6 +144,14 @@ def test_an_indexed_sequence_is_dicom_json_without_odd_values() -> None:
     assert second == {}
 
 
+def test_a_value_json_has_no_form_for_is_left_out_of_the_index_alone() -> None:
+    nameless = element(0x00080008, b"PN", b"\0\\")  # two values, both without a component
+    raw = NAMED + element(0x00400275, b"SQ", item(nameless + element(0x00400007, b"LO", b"CT")))
+    header = read_header(io.BytesIO(raw), len(raw), EXPLICIT, Parsing())
+    found = json.loads(header.values["RequestAttributesSequence"])
+    assert found == [{"00400007": {"vr": "LO", "Value": ["CT"]}}]
+
+
 def test_an_indexed_sequence_written_as_unknown_is_implicit() -> None:
     code = struct.pack("<HHL", 0x0008, 0x0100, 4) + b"CODE"
     raw = NAMED + element(0x00400275, b"UN", item(code))

@@ -5,6 +5,7 @@ fail nor warn about what a peer wrote. Without recursion, as the walk.
 """
 
 import json
+import logging
 from typing import Final
 
 from pydicom.config import IGNORE
@@ -17,6 +18,8 @@ from pacs.services.header.heads import vr_of
 from pacs.services.header.text import UNDECLARED, CharacterSet, character_set
 from pacs.services.header.values import value_of
 from pacs.services.header.walker import Item
+
+_LOG = logging.getLogger("pacs.store")
 
 SPECIFIC_CHARACTER_SET: Final = 0x0008_0005
 _PIXEL_REPRESENTATION: Final = 0x0028_0103
@@ -48,13 +51,29 @@ def build(item: Item, inherited: CharacterSet = UNDECLARED) -> Dataset:
 
 
 def sequence_json(items: list[Item], inherited: CharacterSet) -> str:
-    """Write a sequence as a JSON array of its items; empty when none says anything."""
+    """Write a sequence as a JSON array of its items; empty when none says anything.
+
+    What JSON has no form for (a name of several empty values, say) is left out.
+    """
     built = [build(one, inherited) for one in items]
     try:
-        written = [one.to_json_dict(bulk_data_threshold=1 << 40) for one in built]
+        written = [_written(one) for one in built]
         return json.dumps(written, ensure_ascii=False) if any(written) else ""
     except RecursionError:  # deeper than any sequence that can be matched
         return ""
+
+
+def _written(item: Dataset) -> dict[str, object]:
+    written: dict[str, object] = {}
+    for element in item:
+        try:
+            form = element.to_json_dict(None, bulk_data_threshold=1 << 40)
+        except Exception as failure:  # noqa: BLE001 - pydicom raises whatever the values provoke
+            # The file has it as it came; only the index does not.
+            _LOG.info("element-not-indexed tag=%08X why=%s", element.tag, type(failure).__name__)
+            continue
+        written[f"{element.tag:08X}"] = form
+    return written
 
 
 def _meant(tag: int, vr: str, *, signed: bool) -> str:
