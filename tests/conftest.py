@@ -1,5 +1,6 @@
 """Fixtures every folder shares: foreign tools, sample files and a PostgreSQL of our own."""
 
+import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,6 +22,17 @@ def _no_settings_of_the_machine() -> Iterator[None]:
         for name in own:
             patch.delenv(name, raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_log_of_another_test() -> Iterator[None]:
+    """Take away the log handlers a test leaves: they write where nobody listens any more."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for left in [one for one in root.handlers if one not in before]:
+        if not type(left).__module__.startswith("_pytest"):
+            root.removeHandler(left)
 
 
 @pytest.fixture(scope="session")
