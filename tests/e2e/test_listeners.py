@@ -37,7 +37,7 @@ from tests.crash import (
 LIMIT_EXCEEDED = b"\x00\x02\x03\x02"
 STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 MOVE_DESTINATION_UNKNOWN = 0xA801
-FILES_OF_A_SENDER = 60
+FILES_OF_A_SENDER = 250
 FAILED, DONE = 1, 0
 TWO = ("--listeners", "2")
 until = partial(until_within, timeout_s=60)
