@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,7 +29,6 @@ from tests.crash import (
     initialize,
     kept,
     pacs,
-    requestor,
     serving,
     store,
     write,
@@ -143,12 +143,14 @@ def test_a_stopped_listener_keeps_nobody_waiting(home: Path) -> None:
 
 
 def test_options_and_environment_reach_every_listener(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch, peer_tool: Callable[[str], str]
 ) -> None:
     monkeypatch.setenv("PACS_DICOM__ANY_CALLED_AE_TITLE", "false")
     with serving(home, *TWO, "--ae-title", "OTHER") as child:
         for _ in range(3):
-            assert requestor().associate("127.0.0.1", child.port, ae_title="PACS").is_rejected
+            echo = [peer_tool("echoscu"), "127.0.0.1", str(child.port), "-aec", "PACS"]
+            refused = subprocess.run(echo, capture_output=True, text=True, check=False, timeout=60)
+            assert "Called AE Title Not Recognized" in refused.stderr + refused.stdout
             with associated(child.port, ae_title="OTHER"):
                 continue
 
