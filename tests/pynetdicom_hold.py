@@ -8,6 +8,7 @@ this. Holding the thread for the association's whole life closes the gap.
 """
 
 import threading
+import time
 
 from pynetdicom.association import Association
 
@@ -44,6 +45,11 @@ def hold(association: Association) -> None:
         held.let_go()
         kill()
 
+    before = association._reactor_checkpoint
     association._reactor_checkpoint = held
+    before.set()  # served at once after it was accepted, the thread may wait there already
     association.kill = killed  # type: ignore[method-assign]  # this one association only
-    assert held.reached.wait(ARRIVES_S), "pynetdicom's thread never came to its checkpoint"
+    deadline_s = time.monotonic() + ARRIVES_S
+    while not held.reached.wait(0.05):
+        assert time.monotonic() < deadline_s, "pynetdicom's thread never came to its checkpoint"
+        association._is_paused = True  # serving a request, the thread waits for its own pause

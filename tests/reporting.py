@@ -88,6 +88,7 @@ def calling(
         evt_handlers=[(evt.EVT_N_EVENT_REPORT, told)],
     )
     assert association.is_established
+    connection = association.dul.socket.socket
     hold(association)
     try:
         yield association
@@ -96,6 +97,8 @@ def calling(
         association._is_paused = True
         if association.is_established:
             association.release()
+        if not association.is_released:
+            connection.close()  # pynetdicom forgets one that was reset
 
 
 @contextmanager
