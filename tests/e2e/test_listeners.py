@@ -173,9 +173,15 @@ def test_limits_hold_for_all_listeners_together(limit: str, tmp_path: Path) -> N
         with asked(child.port, 40) as answers:
             assert [one[0] for one in answers[:3]] == [2, 2, 2]
             assert {one[6:] for one in answers[3:]} == {LIMIT_EXCEEDED}
-        assert until(lambda: spread(child) == [0, 0])
-        with asked(child.port, 5) as answers:
-            assert [one[0] for one in answers] == [2, 2, 2, 3, 3]
+        assert until(partial(_three_of_five, child))
+
+
+def _three_of_five(child: Child) -> bool:
+    """Ask anew: what was held is given back a moment after its connections are gone."""
+    until(lambda: spread(child) == [0, 0])
+    time.sleep(0.2)
+    with asked(child.port, 5) as answers:
+        return [one[0] for one in answers] == [2, 2, 2, 3, 3]
 
 
 def test_silent_connections_of_one_host_keep_no_other_host_out(tmp_path: Path) -> None:
