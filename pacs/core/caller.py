@@ -88,3 +88,13 @@ def admin(command: str) -> Caller:
         visibility=Visibility(everything=True),
         association=command,
     )
+
+
+def on_behalf(registrant: Registrant, command: str) -> Caller:
+    """The caller a job is that works for one registrant: nothing of others is visible to it."""
+    return Caller(
+        subscriber=SubscriberName(registrant),
+        rights=frozenset({Right.CONNECT, Right.REGISTER, Right.QUERY, Right.RECEIVE}),
+        visibility=Visibility(registrants=frozenset({registrant})),
+        association=command,
+    )

@@ -21,6 +21,8 @@ from pacs.core.identifiers import (
     is_ae_title,
     is_uid,
 )
+from pacs.core.polling import Poll
+from pacs.core.routing import Route
 
 # --- an instance on its way in ----------------------------------------------
 
@@ -103,17 +105,28 @@ class StoreOutcome(enum.Enum):
 # --- arrival -----------------------------------------------------------------
 
 
+class PeerEncoding(enum.Enum):
+    """In which form a peer shall get what it takes in several."""
+
+    AS_STORED = "as-stored"
+    COMPRESSED = "compressed"  # losslessly: a slow line
+    UNCOMPRESSED = "uncompressed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """A device known by AE title, as the admin entered it.
 
-    ``associations`` is how many it takes from one C-MOVE at once.
+    ``associations`` is how many it takes from us at once, for one C-MOVE or one study
+    forwarded; ``rate_mbit_s`` bounds what is sent to it, all of them together.
     """
 
     ae_title: AETitle
     host: str
     port: int
     associations: int = 1
+    encoding: PeerEncoding = PeerEncoding.AS_STORED
+    rate_mbit_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +135,8 @@ class Snapshot:
 
     revision: int
     peers: Mapping[AETitle, Peer]
+    routes: tuple[Route, ...] = ()
+    polls: tuple[Poll, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +155,17 @@ class Job:
     ``queue`` is ``BASE`` or ``BASE:DETAIL``; queues take turns, so that a long one
     starves no other. Higher ``priority`` goes first within a queue. A job whose
     ``deadline_utc`` passes fails. ``max_attempts`` is the kind's unless given;
-    ``cause`` says to a person where it came from.
+    ``cause`` says to a person where it came from. While one that is ``alone`` runs, no
+    other such job of its queue is begun on any node. One that ``hastens`` brings the job that
+    waits under its ``unique_key`` forward to now.
     """
 
     kind: str
     payload: str
     unique_key: str | None = None
     queue: str = "default"
+    alone: bool = False
+    hastens: bool = False
     priority: int = 0
     not_before_utc: datetime | None = None
     deadline_utc: datetime | None = None

@@ -95,6 +95,18 @@ class Postpone(JobFailed):
         self.after_s = after_s
 
 
+class Hold(JobFailed):
+    """Nothing of this queue for now: the peer it is for is away.
+
+    The job stays first in its line and counts no attempt; the queue is begun
+    again ``after_s`` from now, or after the back-off of its own failures in a row.
+    """
+
+    def __init__(self, message: str = "", *, after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
 class LeaseLost(PacsError):
     """The lease has gone to somebody else, or the job was ended; nothing was committed."""
 

@@ -34,8 +34,8 @@ from pacs.core.records import (
     SendOutcome,
     Snapshot,
 )
+from pacs.services.delivery import crew as crew_module
 from pacs.services.retrieve import Retrieve
-from pacs.services.retrieve import crew as crew_module
 from tests.association_fakes import until
 
 CT = SOPClassUID("1.2.840.10008.5.1.4.1.1.2")

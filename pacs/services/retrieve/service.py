@@ -26,10 +26,10 @@ from pacs.core.ports import (
     Transcoder,
 )
 from pacs.core.records import Originator, Peer, Progress, Selection, SendOutcome, Usage
-from pacs.services.retrieve.contexts import Chosen, Group, associations_for
-from pacs.services.retrieve.crew import Crew
+from pacs.services.delivery.contexts import Chosen, Group, associations_for
+from pacs.services.delivery.crew import Crew
+from pacs.services.delivery.way import Payloads, Waiting, Way
 from pacs.services.retrieve.tally import Tally
-from pacs.services.retrieve.way import Payloads, Waiting, Way
 
 _ISSUER_TAG = 0x00100021
 _WORTH_AN_ASSOCIATION = 4

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing
 
 from pacs.core.errors import PeerUnreachable
-from pacs.services.retrieve.way import Sent, Waiting, Way
+from pacs.services.delivery.way import Sent, Waiting, Way
 
 LOOK_S = 0.25
 """How often whoever follows a crew is given the word while nothing is reported."""

@@ -13,7 +13,7 @@ from pacs.core.errors import PacsError, PeerUnreachable, TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
 from pacs.core.ports import Delivery, InstanceStore, RetrieveIndex, Transcoder
 from pacs.core.records import Held, Originator, Payload, SendOutcome
-from pacs.services.retrieve.contexts import FALLBACKS
+from pacs.services.delivery.contexts import FALLBACKS
 
 _PAGE = 100
 

@@ -1,0 +1,1 @@
+"""How instances leave, whoever asked: contexts, associations and encodings towards one receiver. PS3.4 Annex B."""
