@@ -46,9 +46,10 @@ from storage.database.find import DatabaseFindIndex
 from storage.database.job_list import JobList
 from storage.database.jobs import JobTable
 from storage.database.outbox import OutboxTable
-from storage.database.peer import DatabaseSnapshots, PeerTable
+from storage.database.peer import PeerTable
 from storage.database.reindex import WholeIndex
 from storage.database.retrieve import DatabaseRetrieveIndex
+from storage.database.snapshot import DatabaseSnapshots
 from storage.database.stats import DatabaseCounts
 from storage.database.store import DatabaseRecords
 from storage.instances.disk import DiskStore

@@ -142,6 +142,12 @@ class TranscodingFailed(PacsError):
     peer_comment = "Instance cannot be converted for the receiver"
 
 
+class CoercionFailed(PacsError):
+    """An attribute cannot be changed as a route says without losing something else."""
+
+    peer_comment = "Instance cannot be changed for the receiver"
+
+
 class InstanceNotFound(PacsError):
     """No instance is held under that key."""
 

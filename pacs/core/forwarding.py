@@ -1,16 +1,32 @@
-"""What is asked of forwarding: one destination shall hold what a route selects of one study.
+"""What is asked of forwarding, and what forwarding asks: one destination shall hold what a route selects.
 
-Who asks is ``pacs.services.route``; who sends is ``pacs.services.forward``.
+Who asks is ``pacs.services.route``; who sends is ``pacs.services.forward``;
+``pacs.services.commitment`` asks the destination to answer for it.
 """
 
 import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
-from pacs.core.identifiers import AETitle, Registrant, SeriesInstanceUID, StudyInstanceUID
+from pacs.core.identifiers import (
+    AETitle,
+    Registrant,
+    SeriesInstanceUID,
+    SOPClassUID,
+    SOPInstanceUID,
+    StudyInstanceUID,
+    TransferSyntaxUID,
+)
 from pacs.core.records import Job
+from pacs.core.routing import Coercion, Route
 
 FORWARD = "forward.send"
 """The kind of job. Its queue is ``forward:`` and the destination's AE title."""
+
+COMMITMENT = "commitment.request"
+"""The kind of job that ends when a destination has said what it answers for, or the time for that is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +62,50 @@ class ForwardWork:
             priority=priority,
             cause=cause,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentWork:
+    """Have ``destination`` take over responsibility for what it was sent; the payload of ``COMMITMENT``.
+
+    The job's result is ``{"offered": bool, "committed": number, "failed": {SOP Instance UID: Failure Reason}}``.
+    It fails where the destination said nothing in time, and where it is ``required`` and not offered.
+    """
+
+    destination: AETitle
+    references: tuple[tuple[SOPClassUID, SOPInstanceUID], ...]
+    required: bool = False
+
+    def job(self, *, cause: str = "") -> Job:
+        """The job that does it; a part of the one that sent."""
+        return Job(
+            kind=COMMITMENT,
+            payload=json.dumps(asdict(self)),
+            queue=f"commitment:{self.destination}",
+            cause=cause,
+        )
+
+
+class RouteJudge(Protocol):
+    """What forwarding asks of the routes."""
+
+    def route(self, name: str) -> Route | None:
+        """The route of that name, active or not; ``None`` where it was removed."""
+        ...
+
+    def selects(self, route: Route, registrant: Registrant, rows: Sequence[int]) -> frozenset[int]:
+        """Which of these index rows of instances keep the route's conditions. Raises ``RecordsFailed``."""
+        ...
+
+
+class Coercer(Protocol):
+    """Changes attributes of a Data Set on its way out; everything else stays byte for byte."""
+
+    def coerced(
+        self, path: str, offset: int, syntax: TransferSyntaxUID, coercions: Sequence[Coercion]
+    ) -> AbstractContextManager[str]:
+        """Yield the path of a file holding only the changed Data Set, in the same syntax; removed afterwards.
+
+        Raises ``CoercionFailed`` where a change cannot be made without loss.
+        """
+        ...

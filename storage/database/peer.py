@@ -1,16 +1,13 @@
-"""Rows of peers, and the snapshot of everything an admin changes while serving."""
+"""Rows of peers."""
 
-import threading
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from pacs.core.errors import EntryNotFound
 from pacs.core.identifiers import AETitle
-from pacs.core.records import Peer, Snapshot
+from pacs.core.records import Peer
 from storage.database.connection import Database
-
-_LOOK_AGAIN_S = 1.0
+from storage.database.revision import bump_revision
 
 
 class PeerTable:
@@ -53,31 +50,3 @@ class PeerTable:
             if removed.rowcount == 0:
                 raise EntryNotFound(f"no peer is named {ae_title}")
             bump_revision(self._database)
-
-
-def bump_revision(database: Database) -> None:
-    """Tell every process, within a second, that something changed. Within a transaction."""
-    database.write("UPDATE revision SET number = number + 1 WHERE id = 1")
-
-
-class DatabaseSnapshots:
-    """``pacs.core.ports.Snapshots``: compares revisions at most once a second."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._peers = PeerTable(database)
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._looked_at = 0.0
-
-    def current(self) -> Snapshot:
-        """The newest snapshot, at most one second old. Raises ``RecordsFailed``."""
-        with self._lock:
-            now = time.monotonic()
-            if self._snapshot is None or now - self._looked_at >= _LOOK_AGAIN_S:
-                (row,) = self._database.execute("SELECT number FROM revision WHERE id = 1")
-                if self._snapshot is None or row[0] != self._snapshot.revision:
-                    peers = {one.ae_title: one for one in self._peers.list()}
-                    self._snapshot = Snapshot(revision=int(row[0]), peers=peers)
-                self._looked_at = now
-            return self._snapshot

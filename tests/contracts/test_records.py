@@ -14,8 +14,9 @@ from pacs.core.errors import EntryNotFound, RecordsFailed
 from pacs.core.identifiers import AETitle, Registrant
 from pacs.core.records import Job, Peer, Selection, Usage
 from storage.database.connection import Database
-from storage.database.peer import DatabaseSnapshots, PeerTable
+from storage.database.peer import PeerTable
 from storage.database.retrieve import DatabaseRetrieveIndex
+from storage.database.snapshot import DatabaseSnapshots
 from storage.database.store import DatabaseRecords
 from tests.contracts.test_find_index import instance
 

@@ -1,0 +1,38 @@
+"""The snapshot of everything an admin changes while serving, frozen at one revision."""
+
+import threading
+import time
+
+from pacs.core.records import Snapshot
+from storage.database.connection import Database
+from storage.database.peer import PeerTable
+
+_LOOK_AGAIN_S = 1.0
+
+
+class DatabaseSnapshots:
+    """``pacs.core.ports.Snapshots``: compares revisions at most once a second."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._peers = PeerTable(database)
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._looked_at = 0.0
+
+    def current(self) -> Snapshot:
+        """The newest snapshot, at most one second old. Raises ``RecordsFailed``."""
+        with self._lock:
+            now = time.monotonic()
+            if self._snapshot is None or now - self._looked_at >= _LOOK_AGAIN_S:
+                (row,) = self._database.execute("SELECT number FROM revision WHERE id = 1")
+                if self._snapshot is None or row[0] != self._snapshot.revision:
+                    self._snapshot = self._read(int(row[0]))
+                self._looked_at = now
+            return self._snapshot
+
+    def _read(self, revision: int) -> Snapshot:
+        return Snapshot(
+            revision=revision,
+            peers={one.ae_title: one for one in self._peers.list()},
+        )
