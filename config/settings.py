@@ -317,6 +317,15 @@ class Outbox(Section, frozen=True, kw_only=True):
     ] = 4
 
 
+class Metrics(Section, frozen=True, kw_only=True):
+    """Depth and age of queues, for a collector. They name AE titles and no patients."""
+
+    host: Annotated[
+        str, Meta(description="Address on which the server answers GET /metrics, to anybody")
+    ] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="Port on which it does; 0 for none")] = 0
+
+
 class Logging(Section, frozen=True, kw_only=True):
     """What the log says. It never holds patient data."""
 
@@ -342,4 +351,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     retrieve: Retrieve = field(default_factory=Retrieve)
     identity: Identity = field(default_factory=Identity)
     outbox: Outbox = field(default_factory=Outbox)
+    metrics: Metrics = field(default_factory=Metrics)
     logging: Logging = field(default_factory=Logging)

@@ -143,6 +143,15 @@ class JobRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueHold:
+    """A queue whose peer has been away ``failures`` times in a row, and for how long it is held yet."""
+
+    queue: str
+    held_s: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDepth:
     """How many jobs of a queue are in a state, and how long ago the oldest of them came there.
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from pacs.core.caller import Caller
 from pacs.core.ports import AuditTrail
-from pacs.core.work import JobDepth, JobRow, JobState
+from pacs.core.work import JobDepth, JobRow, JobState, QueueHold
 
 
 class JobRows(Protocol):
@@ -27,6 +27,14 @@ class JobRows(Protocol):
 
     def depths(self) -> Sequence[JobDepth]:
         """How many jobs of each queue are in each state."""
+        ...
+
+    def load(self) -> Sequence[JobDepth]:
+        """As ``depths``, without what is done or cancelled."""
+        ...
+
+    def holds(self) -> Sequence[QueueHold]:
+        """Queues whose peer is away."""
         ...
 
     def retry(self, job: int) -> None:
@@ -68,6 +76,14 @@ class Jobs:
     def depths(self, caller: Caller) -> Sequence[JobDepth]:
         """How many jobs of each queue are in each state, and how long the oldest has been."""
         return self._rows.depths()
+
+    def load(self, caller: Caller) -> Sequence[JobDepth]:
+        """As ``depths``, without what is done or cancelled: cheap enough to be asked often."""
+        return self._rows.load()
+
+    def holds(self, caller: Caller) -> Sequence[QueueHold]:
+        """Queues whose peer is away, held or about to be tried."""
+        return self._rows.holds()
 
     def retry(self, caller: Caller, job: int) -> None:
         """Let a dead letter, a cancelled or a delayed job wait anew, without its old deadline.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from pacs.core.errors import EntryConflicts, EntryNotFound
-from pacs.core.work import ENDED, JobDepth, JobRow, JobState
+from pacs.core.work import ENDED, JobDepth, JobRow, JobState, QueueHold
 from storage.database.connection import Database
 from storage.database.job_queue import forget, lift
 from storage.database.job_rows import DatabaseClock, end, parse_utc, text_utc
@@ -15,6 +15,23 @@ _COLUMNS = (
     "result, last_error, asked_utc, started_utc, ended_utc"
 )
 _PURGED_AT_ONCE = 1_000
+_MOST_QUEUES = 10_000
+SINCE = {
+    JobState.WAITING: "asked_utc",
+    JobState.DELAYED: "asked_utc",
+    JobState.BLOCKED: "asked_utc",
+    JobState.RUNNING: "started_utc",
+    JobState.FAILED: "ended_utc",
+}
+"""States counted for a collector, and the column that says since when."""
+
+
+def load_sql(state: JobState, since: str) -> str:
+    """Make the statement that counts the jobs of one state; each such state has a partial index."""
+    return (
+        f"SELECT queue, COUNT(*), MIN({since}) FROM job WHERE state = '{state.value}' "
+        f"GROUP BY queue ORDER BY queue LIMIT {_MOST_QUEUES}"
+    )
 
 
 class JobList:
@@ -68,6 +85,36 @@ class JobList:
                 oldest_s=max(0.0, (now - (parse_utc(row[3]) or now)).total_seconds()),
                 held_until_utc=held.get(row[0], (None, ""))[0],
                 held_why=held.get(row[0], (None, ""))[1],
+            )
+            for row in rows
+        ]
+
+    def load(self) -> Sequence[JobDepth]:
+        """As ``depths``, from the indexes of those states in which a job may cause concern."""
+        now = self._clock.now()
+        return [
+            JobDepth(
+                queue=row[0],
+                state=state,
+                jobs=int(row[1]),
+                oldest_s=max(0.0, (now - (parse_utc(row[2]) or now)).total_seconds()),
+            )
+            for state, since in SINCE.items()
+            for row in self._database.execute(load_sql(state, since))
+        ]
+
+    def holds(self) -> Sequence[QueueHold]:
+        """Queues whose peer is away, held or about to be tried."""
+        now = self._clock.now()
+        rows = self._database.execute(
+            "SELECT queue, held_until_utc, failures FROM job_queue ORDER BY queue LIMIT ?",
+            (_MOST_QUEUES,),
+        )
+        return [
+            QueueHold(
+                queue=row[0],
+                held_s=max(0.0, ((parse_utc(row[1]) or now) - now).total_seconds()),
+                failures=int(row[2]),
             )
             for row in rows
         ]

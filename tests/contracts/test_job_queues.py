@@ -13,13 +13,20 @@ from pacs.core.errors import EntryConflicts
 from pacs.core.records import Job
 from pacs.core.work import Claim, JobState
 from storage.database.connection import Database
-from storage.database.job_list import JobList
+from storage.database.job_list import SINCE, JobList, load_sql
 from storage.database.jobs import JobTable
 from storage.database.store import DatabaseRecords
 
 LEASE_S = 60.0
 NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
+INDEXES = {
+    JobState.WAITING: "ready",
+    JobState.DELAYED: "delayed",
+    JobState.BLOCKED: "blocked",
+    JobState.RUNNING: "running",
+    JobState.FAILED: "failed",
+}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -384,6 +391,49 @@ def test_queues_nothing_waits_in_are_forgotten_with_their_jobs(
     table.fail(claimed(table), "given up")
     jobs.purge((JobState.DONE,), 0)
     assert [row[0] for row in database.execute("SELECT queue FROM job_queue")] == ["r"]
+
+
+def test_the_load_is_told_without_what_has_ended_well(
+    table: JobTable, database: Database, jobs: JobList
+) -> None:
+    ask(database, *(asked(str(one)) for one in range(4)), asked("r", queue="r"))
+    done(table, claimed(table))
+    table.fail(claimed(table), "broken")
+    table.hold(claimed(table), "away", pause)
+    table.part(claimed(table, "r"), [asked("later", not_before_utc=NOW + HOUR)])
+    with database.transaction():
+        database.write("UPDATE job SET asked_utc = '2020-01-01T00:00:00.000000Z'")
+    load = {(one.queue, one.state.value): one for one in jobs.load()}
+    assert {key: one.jobs for key, one in load.items()} == {
+        ("q", "waiting"): 2,
+        ("q", "failed"): 1,
+        ("q", "delayed"): 1,
+        ("r", "blocked"): 1,
+    }
+    assert load["q", "waiting"].oldest_s > 86_400
+    assert 0 <= load["q", "failed"].oldest_s < 86_400
+    (hold,) = jobs.holds()
+    assert (hold.queue, hold.failures) == ("q", 1)
+    assert 900 < hold.held_s <= 1_000
+
+
+def test_the_load_is_told_from_indexes_however_many_have_ended(database: Database) -> None:
+    series = {
+        "sqlite": "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c "
+        "WHERE n < 50000) SELECT n FROM c",
+        "postgresql": "SELECT n FROM generate_series(1, 50000) AS n",
+    }
+    with database.transaction():
+        database.write(
+            "INSERT INTO job (kind, payload, queue, state, asked_utc, ended_utc) "
+            "SELECT 'k', '{}', 'q' || (n % 9), CASE WHEN n % 1000 = 0 THEN 'waiting' ELSE 'done' "
+            f"END, '2026', '2026' FROM ({series[database.dialect]}) AS s"
+        )
+        database.write("ANALYZE job")
+    explain = "EXPLAIN QUERY PLAN " if database.dialect == "sqlite" else "EXPLAIN "
+    for state, since in SINCE.items():
+        plan = str(list(database.execute(explain + load_sql(state, since))))
+        assert f"job_{INDEXES[state]}" in plan, plan
 
 
 # --- brought forward --------------------------------------------------------------------

@@ -17,6 +17,8 @@ _STATEMENTS = (
     "CREATE UNIQUE INDEX job_alone ON job (queue) WHERE state = 'running' AND alone = 1",
     "CREATE INDEX job_deadline ON job (deadline_utc) "
     "WHERE deadline_utc IS NOT NULL AND state IN ('waiting', 'delayed')",
+    "CREATE INDEX job_blocked ON job (queue) WHERE state = 'blocked'",
+    "CREATE INDEX job_failed ON job (queue) WHERE state = 'failed'",
     """CREATE TABLE job_queue (
         queue {TEXT} PRIMARY KEY,
         held_until_utc {TEXT} NOT NULL,
