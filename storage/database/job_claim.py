@@ -39,6 +39,13 @@ def claim_sql(dialect: Dialect, *, oldest: bool) -> str:
         "AND NOT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND queue = ? AND alone = 1)"
         f"{locked}"
     )
+    # Lost with a crash, the claim was never made; what a handler commits flushes it too. Said
+    # within the statement: as one of its own it would cost a seventh of all there are per job.
+    unflushed = (
+        ""
+        if dialect == "sqlite"
+        else "AND set_config('synchronous_commit', 'off', true) IS NOT NULL "
+    )
     first = "b.id < a.id"
     ahead = first if oldest else f"b.priority > a.priority OR (b.priority = a.priority AND {first})"
     return (
@@ -49,7 +56,7 @@ def claim_sql(dialect: Dialect, *, oldest: bool) -> str:
         f"WHERE id = COALESCE((SELECT id FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE {ahead})), "
         "(SELECT id FROM b)) "
         "AND NOT EXISTS (SELECT 1 FROM job_queue WHERE queue = ? AND held_until_utc > ?) "
-        f"RETURNING {CLAIMED}"
+        f"{unflushed}RETURNING {CLAIMED}"
     )
 
 

@@ -101,9 +101,6 @@ class JobTable:
         sql = claim_sql(self._database.dialect, oldest=oldest)
         try:
             with self._database.transaction():
-                if self._database.dialect == "postgresql":
-                    # Lost with a crash, the claim was never made; what a handler commits flushes it too.
-                    self._database.write("SET LOCAL synchronous_commit = off")
                 params = claim_params(queue, owner, until, text_utc(now))
                 row = self._database.write(sql, params).fetchone()
         except RecordsFailed as error:

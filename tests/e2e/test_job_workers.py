@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -47,7 +48,16 @@ def site(tmp_path: Path) -> Path:
 class Workers:
     """One ``pacs worker`` and the processes it runs."""
 
-    def __init__(self, home: Path, site: Path, url: str, processes: int, **settings: str) -> None:
+    def __init__(
+        self,
+        home: Path,
+        site: Path,
+        url: str,
+        processes: int,
+        *,
+        start_new_session: bool = False,
+        **settings: str,
+    ) -> None:
         named = {key.replace("__", "."): one for key, one in {**QUIET, **settings}.items()}
         child = environment(home, named, url)
         child["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{site}"
@@ -57,6 +67,7 @@ class Workers:
             env=child,
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
+            start_new_session=start_new_session,
             stdout=self._log,
             stderr=self._log,
         )
@@ -90,7 +101,7 @@ def alive(pid: int) -> bool:
 
 
 @contextmanager
-def working(*arguments: Any, **settings: str) -> Iterator[Workers]:
+def working(*arguments: Any, **settings: Any) -> Iterator[Workers]:
     made = Workers(*arguments, **settings)
     try:
         yield made
@@ -318,6 +329,33 @@ def test_eight_workers_share_the_work(url: str, tmp_path: Path, site: Path) -> N
         assert len(shares) == 8, shares
         assert min(shares.values()) >= 400 / 8 / 3, shares
         assert workers.terminate() == 0
+
+
+@pytest.mark.slow
+def test_two_nodes_share_the_work_of_one_database(
+    postgres_url: str, tmp_path: Path, site: Path
+) -> None:
+    """Each does what the other does, give or take a fifth: jobs enough that no start matters."""
+    homes = [tmp_path / "one", tmp_path / "two"]
+    count = 3_000
+    with archive_of(homes[0], postgres_url) as archive, ExitStack() as stack:
+        nodes = [
+            stack.enter_context(working(home, site, postgres_url, 2, start_new_session=True))
+            for home in homes
+        ]
+        until(lambda: all(len(one.children) == 2 for one in nodes))
+        # All are at work before it is counted who does how much.
+        ask(archive, [job("stubborn", wait_s=0.5) for _ in range(20)])
+        until(lambda: counted(archive) == {"done": 20})
+        ask(archive, [job("who", wait_s=0.005) for _ in range(count)], at_once=count)
+        until(lambda: counted(archive) == {"done": count + 20})
+        done_by = Counter(
+            int(str(one.result)) for one in archive.jobs.list(ADMIN, kind="tally.who", limit=count)
+        )
+        shares = sorted(sum(done_by[pid] for pid in one.children) for one in nodes)
+        assert sum(shares) == count, "nobody else did any"
+        assert shares[1] - shares[0] <= 0.2 * shares[1], (shares, done_by)
+        assert [one.terminate() for one in nodes] == [0, 0]
 
 
 def test_dead_letters_are_seen_and_tried_again_by_command(tmp_path: Path) -> None:
