@@ -123,6 +123,7 @@ class JobRow:
     kind: str
     state: JobState
     priority: int
+    alone: bool
     attempts: int
     crashes: int
     cause: str

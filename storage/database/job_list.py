@@ -10,7 +10,7 @@ from storage.database.job_queue import forget, lift
 from storage.database.job_rows import DatabaseClock, end, parse_utc, text_utc
 
 _COLUMNS = (
-    "id, queue, kind, payload, cause, unique_key, state, priority, not_before_utc, deadline_utc, "
+    "id, queue, kind, payload, cause, unique_key, state, priority, alone, not_before_utc, deadline_utc, "
     "attempts, crashes, parent, children_left, lease_owner, progress_done, progress_total, "
     "result, last_error, asked_utc, started_utc, ended_utc"
 )
@@ -199,5 +199,5 @@ class JobList:
 
 def _job_of(row: Sequence[object]) -> JobRow:
     values = dict(zip(_COLUMNS.split(", "), row, strict=True))
-    values["state"] = JobState(values["state"])
+    values["state"], values["alone"] = JobState(values["state"]), bool(values["alone"])
     return JobRow(**values)  # type: ignore[arg-type]  # the columns are the fields

@@ -42,6 +42,6 @@ def forget(database: Database, before_utc: str) -> None:
     """Forget queues held until before a time in which nothing waits: peers come and go."""
     database.write(
         "DELETE FROM job_queue WHERE held_until_utc < ? AND NOT EXISTS (SELECT 1 FROM job j "
-        "WHERE j.queue = job_queue.queue AND j.ended_utc IS NULL)",
+        "WHERE j.queue = job_queue.queue AND j.state = 'waiting')",
         (before_utc,),
     )

@@ -188,6 +188,7 @@ class JobTable:
                 unit.queues.update(end(self._database, claim.id))
             if left.troubled:
                 lift(self._database, claim.queue)
+                unit.queues.add(claim.queue)
 
     def fail(self, claim: Claim, error: str) -> None:
         """Put a job to the dead letters. Raises ``LeaseLost``."""

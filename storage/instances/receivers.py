@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pacs.core.errors import CapacityExhausted
+from pacs.core.errors import CapacityExhausted, NotInitialized
 
 _PREFIX = "worker-"
 _MOST = 4_096
@@ -34,7 +34,12 @@ def is_worker(name: str) -> bool:
 
 @contextmanager
 def receiver(store: Path) -> Iterator[str]:
-    """Hold the first free name for the block: the replacement of a crashed process gets its name."""
+    """Hold the first free name for the block: the replacement of a crashed process gets its name.
+
+    Raises ``NotInitialized``.
+    """
+    if not store.is_dir():
+        raise NotInitialized(f"{store} holds no instances: run pacs init")
     for number in range(_MOST):
         with unattended(store, f"{_PREFIX}{number}") as free:
             if free:

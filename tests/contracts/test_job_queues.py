@@ -320,7 +320,7 @@ def test_a_held_queue_is_left_alone_and_its_job_keeps_its_place(
 
 
 def test_failures_in_a_row_are_counted_once_each_until_a_job_ends_well(
-    table: JobTable, database: Database
+    table: JobTable, database: Database, woken: list[str]
 ) -> None:
     ask(database, asked("a"), asked("b"), asked("c"))
     for failures in (1, 2, 3):
@@ -331,8 +331,10 @@ def test_failures_in_a_row_are_counted_once_each_until_a_job_ends_well(
         over(database, table)
     table.fail(claimed(table), "broken")
     assert held_s(database, table) < 0, "it is not forgotten by a failure"
+    woken.clear()
     done(table, claimed(table))
     assert list(database.execute("SELECT * FROM job_queue")) == []
+    assert woken == ["q"], "others may help now"
 
 
 def test_a_hold_that_is_longer_stays(table: JobTable, database: Database) -> None:
@@ -354,6 +356,7 @@ def test_an_administrator_sees_a_hold_and_lifts_it_by_a_job_that_waits(
     assert seen["q"].held_until_utc > table.now().strftime("%Y-%m-%dT%H:%M:%S")
     assert seen["r"].held_until_utc is None
     (last, first) = jobs.list(None, None, "q", 10)
+    assert [last.alone, jobs.list(None, None, "r", 10)[0].alone] == [True, False]
     jobs.retry(last.id)
     assert list(table.queues()) == ["q", "r"]
     assert claimed(table).id == first.id, "the order stays"

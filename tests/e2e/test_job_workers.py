@@ -1,5 +1,6 @@
 """Worker processes: killed at random, poisoned, drained, orphaned; woken by a broker that forgets or is away."""
 
+import json
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -358,8 +360,8 @@ def test_two_nodes_share_the_work_of_one_database(
         assert [one.terminate() for one in nodes] == [0, 0]
 
 
-def test_dead_letters_are_seen_and_tried_again_by_command(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def command_of(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Give a way to run ``pacs`` on a home."""
 
     def pacs(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -371,6 +373,31 @@ def test_dead_letters_are_seen_and_tried_again_by_command(tmp_path: Path) -> Non
             timeout=BOUND_S,
         )
 
+    return pacs
+
+
+def test_a_held_queue_is_seen_and_let_go_on_by_command(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    pacs = command_of(home)
+    with archive_of(home, "") as archive:
+        ask(archive, [job("count", one, queue="part:a", alone=True) for one in range(3)])
+        claim = archive.job_table.claim("part:a", "test", 60)
+        assert claim is not None
+        archive.job_table.hold(claim, "Hold: nobody answers", lambda _: 3_600)
+        (row,) = json.loads(pacs("job", "list", "--summary", "--json").stdout)
+        assert (row["queue"], row["jobs"], row["held_why"]) == ("part:a", 3, "Hold: nobody answers")
+        assert row["held_until_utc"] > f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}"
+        assert 'pacs_queue_failures{queue="part:a"} 1.0' in pacs("metrics").stdout
+        assert list(archive.job_table.queues()) == []
+        assert pacs("job", "retry", "3").returncode == 0
+        assert list(archive.job_table.queues()) == ["part:a"]
+        assert "held" not in pacs("job", "list", "--summary").stdout
+        assert pacs("job", "retry", "3").returncode == 1
+
+
+def test_dead_letters_are_seen_and_tried_again_by_command(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    pacs = command_of(home)
     with archive_of(home, "") as archive:
         ask(archive, [job("refuse"), job("count")])
         claim = archive.job_table.claim("default", "test", 60)

@@ -5,6 +5,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
+from pacs.core.errors import NotInitialized
 from storage.instances.receivers import receiver, unattended
 
 _HOLD = (
@@ -27,6 +30,11 @@ def test_each_gets_the_first_name_that_is_free(tmp_path: Path) -> None:
         with unattended(tmp_path, "worker-2") as free, receiver(tmp_path) as other:
             assert free
             assert other == "worker-3"
+
+
+def test_a_store_that_was_never_made_has_no_names(tmp_path: Path) -> None:
+    with pytest.raises(NotInitialized), receiver(tmp_path / "store"):
+        pass
 
 
 def test_a_name_is_one_process_s_until_it_ends(tmp_path: Path) -> None:
