@@ -182,6 +182,18 @@ class Jobs(Section, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         Seconds, Meta(description="Time a running job gets to finish when its worker stops")
     ] = 20.0
+    hold_first_s: Annotated[
+        Annotated[float, Meta(ge=0.1, le=86_400)],
+        Meta(
+            description="A queue whose peer is away is left alone for so long, twice as long each time"
+        ),
+    ] = 5.0
+    hold_max_s: Annotated[
+        Annotated[float, Meta(ge=0.1, le=86_400)],
+        Meta(
+            description="Longest time for which a queue is left alone before its peer is tried again"
+        ),
+    ] = 300.0
     max_log_lines: Annotated[Count, Meta(description="Lines kept of the log of one job")] = 200
     max_children: Annotated[Count, Meta(description="Parts one job may wait for")] = 10_000
     keep_ended_s: Annotated[
@@ -305,6 +317,15 @@ class Outbox(Section, frozen=True, kw_only=True):
     ] = 4
 
 
+class Metrics(Section, frozen=True, kw_only=True):
+    """Depth and age of queues, for a collector. They name AE titles and no patients."""
+
+    host: Annotated[
+        str, Meta(description="Address on which the server answers GET /metrics, to anybody")
+    ] = "127.0.0.1"
+    port: Annotated[Port, Meta(description="Port on which it does; 0 for none")] = 0
+
+
 class Logging(Section, frozen=True, kw_only=True):
     """What the log says. It never holds patient data."""
 
@@ -330,4 +351,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     retrieve: Retrieve = field(default_factory=Retrieve)
     identity: Identity = field(default_factory=Identity)
     outbox: Outbox = field(default_factory=Outbox)
+    metrics: Metrics = field(default_factory=Metrics)
     logging: Logging = field(default_factory=Logging)

@@ -11,6 +11,7 @@ from pathlib import Path
 from config.load import Loaded
 from pacs.app.archive import Archive, open_archive
 from pacs.app.home import exclusive, initialize
+from pacs.app.metrics import measured
 from pacs.app.supervisor import Signals, Supervisor
 from pacs.app.workers import working
 from pacs.association.server import listen
@@ -68,7 +69,11 @@ def serve(home: Path, loaded: Loaded, ready: Callable[[int], None]) -> None:
         supervisor = Supervisor(home, loaded, listening=listening, lock=lock, signals=signals)
         archive.audit.record("started", None, port=port)
         try:
-            with closing(supervisor), working(archive, archive.settings.jobs.workers):
+            with (
+                closing(supervisor),
+                measured(archive),
+                working(archive, archive.settings.jobs.workers),
+            ):
                 supervisor.start()
                 if supervisor.serving:
                     ready(port)

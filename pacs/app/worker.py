@@ -17,7 +17,7 @@ from pathlib import Path
 
 from config.load import SettingsRefused, load
 from config.settings import Jobs
-from pacs.app.archive import Archive, open_archive
+from pacs.app.archive import Archive, open_archive, store_folder
 from pacs.app.extension import installed
 from pacs.app.signals import set_on_signals
 from pacs.core.errors import PacsError
@@ -27,6 +27,7 @@ from pacs.jobs.kinds import JobKind, Schedule, base_of, bases
 from pacs.jobs.schedules import Scheduler
 from pacs.jobs.worker import Worker
 from pacs.observe.log import configure
+from storage.instances.receivers import receiver
 
 _LOG = logging.getLogger("pacs.worker")
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -43,12 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         loaded = load(options.home, os.environ, {one.name: one.settings for one in installed()})
         configure(loaded.settings.logging)
-        with open_archive(options.home, loaded) as archive:
+        with (
+            receiver(store_folder(options.home, loaded.settings)) as name,
+            open_archive(options.home, loaded, receiver=name) as archive,
+        ):
+            _settle(archive, name)
             work(archive, options.owner, options.queues, stopping)
     except (PacsError, SettingsRefused) as error:
         _LOG.error("worker-failed: %s", error)
         return 1
     return 0
+
+
+def _settle(archive: Archive, name: str) -> None:
+    """Deal with what a worker of our name, and those nobody replaced, left on their way."""
+    archive.transcoder.sweep()
+    taken = archive.reindex.settle()
+    if taken:
+        _LOG.warning("recovered instances=%d receiver=%s", taken, name)
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -85,12 +98,22 @@ def schedules_of(archive: Archive) -> list[Schedule]:
     return [one for attached in archive.extensions.values() for one in attached.schedules]
 
 
+def schedules_now_of(archive: Archive) -> list[Schedule]:
+    """Every schedule that an extension of this process asks for at this moment."""
+    return [one for attached in archive.extensions.values() for one in attached.schedules_now()]
+
+
 def work(archive: Archive, owner: str, queues: Sequence[str], stopping: threading.Event) -> None:
     """Run jobs until ``stopping`` is set; then finish the one at hand, or give it back and exit."""
     settings, kinds = archive.settings.jobs, kinds_of(archive)
     keeper = Keeper(
         archive.job_table,
-        Scheduler(archive.job_table, schedules_of(archive), settings.time_zone),
+        Scheduler(
+            archive.job_table,
+            schedules_of(archive),
+            settings.time_zone,
+            schedules_now=lambda: schedules_now_of(archive),
+        ),
         settings,
         owner=owner,
         # The handler runs on and cannot be stopped: nothing of it is committed without the lease.

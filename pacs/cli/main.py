@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, Entry] = {
     "delete": Entry("pacs.cli.delete:delete", "Delete with a reason, or undo a deletion"),
     "conflict": Entry("pacs.cli.conflict:conflict", "List and resolve identity conflicts"),
     "job": Entry("pacs.cli.job:job", "List jobs and dead letters; retry, cancel, purge"),
+    "metrics": Entry("pacs.cli.metrics:metrics", "Print depth and age of queues for a collector"),
     "outbox": Entry("pacs.cli.outbox:outbox", "See events that peers have not confirmed yet"),
     "conformance": Entry(
         "pacs.cli.conformance:conformance", "Print the DICOM conformance statement"

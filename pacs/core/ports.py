@@ -172,7 +172,7 @@ class InstanceStore(Spool, Protocol):
         ...
 
     def unsettled(self) -> Iterator[Place | None]:
-        """At start: each file that was on its way when the process ended.
+        """At start: each file that was on its way when the process ended; none of processes that run.
 
         Yields its place where it was kept already (then rows may or may not
         exist), ``None`` where it was not; either way the caller's next step
@@ -211,7 +211,8 @@ class Unit(Protocol):
     def enqueue(self, job: Job) -> None:
         """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled.
 
-        One that waits is not begun before this transaction is committed, so it sees its effects.
+        One that waits is not begun before this transaction is committed, so it sees its effects;
+        it is left as it is, or brought forward to now by a job that ``hastens``.
         """
         ...
 

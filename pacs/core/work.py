@@ -123,6 +123,7 @@ class JobRow:
     kind: str
     state: JobState
     priority: int
+    alone: bool
     attempts: int
     crashes: int
     cause: str
@@ -143,10 +144,24 @@ class JobRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QueueHold:
+    """A queue whose peer has been away ``failures`` times in a row, and for how long it is held yet."""
+
+    queue: str
+    held_s: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobDepth:
-    """How many jobs of a queue are in a state, and how long ago the oldest of them came there."""
+    """How many jobs of a queue are in a state, and how long ago the oldest of them came there.
+
+    ``held_until_utc`` and ``held_why`` are those of the queue, where it is held now.
+    """
 
     queue: str
     state: JobState
     jobs: int
     oldest_s: float
+    held_until_utc: str | None = None
+    held_why: str = ""

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from pacs.core.caller import Caller
 from pacs.core.ports import AuditTrail
-from pacs.core.work import JobDepth, JobRow, JobState
+from pacs.core.work import JobDepth, JobRow, JobState, QueueHold
 
 
 class JobRows(Protocol):
@@ -29,8 +29,16 @@ class JobRows(Protocol):
         """How many jobs of each queue are in each state."""
         ...
 
+    def load(self) -> Sequence[JobDepth]:
+        """As ``depths``, without what is done or cancelled."""
+        ...
+
+    def holds(self) -> Sequence[QueueHold]:
+        """Queues whose peer is away."""
+        ...
+
     def retry(self, job: int) -> None:
-        """Let a job wait anew. Raises ``EntryConflicts``."""
+        """Let a job wait anew, or its held queue go on. Raises ``EntryConflicts``."""
         ...
 
     def cancel(self, job: int) -> JobState:
@@ -69,8 +77,19 @@ class Jobs:
         """How many jobs of each queue are in each state, and how long the oldest has been."""
         return self._rows.depths()
 
+    def load(self, caller: Caller) -> Sequence[JobDepth]:
+        """As ``depths``, without what is done or cancelled: cheap enough to be asked often."""
+        return self._rows.load()
+
+    def holds(self, caller: Caller) -> Sequence[QueueHold]:
+        """Queues whose peer is away, held or about to be tried."""
+        return self._rows.holds()
+
     def retry(self, caller: Caller, job: int) -> None:
-        """Let a dead letter, a cancelled or a delayed job wait anew, without its old deadline."""
+        """Let a dead letter, a cancelled or a delayed job wait anew, without its old deadline.
+
+        One that waits in a held queue lets its queue go on.
+        """
         self._rows.retry(job)
         self._audit.record("job-retried", caller, job=job)
 

@@ -5,7 +5,7 @@ association, the process and the machine that had it. Who sends it is
 ``pacs.services.postman``. Refuses to know what an event means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -26,6 +26,7 @@ class OutboxRows(Protocol):
     """Where events are kept."""
 
     def list(self, limit: int) -> Sequence[PostedEvent]: ...
+    def depths(self) -> Mapping[str, int]: ...
     def retry(self, event_id: int) -> None: ...
     def cancel(self, event_id: int) -> None: ...
 
@@ -57,6 +58,10 @@ class Outbox:
     def list(self, caller: Caller) -> Sequence[PostedEvent]:
         """Events in the order they were posted: waiting, being sent, or dead."""
         return self._rows.list(MAX_LISTED)
+
+    def depths(self, caller: Caller) -> Mapping[str, int]:
+        """How many events wait and how many are dead."""
+        return self._rows.depths()
 
     def retry(self, caller: Caller, event_id: int) -> None:
         """Send one event now, dead or not. Raises ``EntryNotFound``."""

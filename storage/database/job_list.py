@@ -1,19 +1,37 @@
 """Jobs as an administrator sees them: listed, retried, cancelled, purged, counted."""
 
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from pacs.core.errors import EntryConflicts, EntryNotFound
-from pacs.core.work import ENDED, JobDepth, JobRow, JobState
+from pacs.core.work import ENDED, JobDepth, JobRow, JobState, QueueHold
 from storage.database.connection import Database
+from storage.database.job_queue import forget, lift
 from storage.database.job_rows import DatabaseClock, end, parse_utc, text_utc
 
 _COLUMNS = (
-    "id, queue, kind, payload, cause, unique_key, state, priority, not_before_utc, deadline_utc, "
+    "id, queue, kind, payload, cause, unique_key, state, priority, alone, not_before_utc, deadline_utc, "
     "attempts, crashes, parent, children_left, lease_owner, progress_done, progress_total, "
     "result, last_error, asked_utc, started_utc, ended_utc"
 )
 _PURGED_AT_ONCE = 1_000
+_MOST_QUEUES = 10_000
+SINCE = {
+    JobState.WAITING: "asked_utc",
+    JobState.DELAYED: "asked_utc",
+    JobState.BLOCKED: "asked_utc",
+    JobState.RUNNING: "started_utc",
+    JobState.FAILED: "ended_utc",
+}
+"""States counted for a collector, and the column that says since when."""
+
+
+def load_sql(state: JobState, since: str) -> str:
+    """Make the statement that counts the jobs of one state; each such state has a partial index."""
+    return (
+        f"SELECT queue, COUNT(*), MIN({since}) FROM job WHERE state = '{state.value}' "
+        f"GROUP BY queue ORDER BY queue LIMIT {_MOST_QUEUES}"
+    )
 
 
 class JobList:
@@ -58,18 +76,61 @@ class JobList:
             "SELECT queue, state, COUNT(*), MIN(COALESCE(ended_utc, started_utc, asked_utc)) "
             "FROM job GROUP BY queue, state ORDER BY queue, state"
         )
+        held = self._held_queues(now)
         return [
             JobDepth(
                 queue=row[0],
                 state=JobState(row[1]),
                 jobs=int(row[2]),
                 oldest_s=max(0.0, (now - (parse_utc(row[3]) or now)).total_seconds()),
+                held_until_utc=held.get(row[0], (None, ""))[0],
+                held_why=held.get(row[0], (None, ""))[1],
             )
             for row in rows
         ]
 
+    def load(self) -> Sequence[JobDepth]:
+        """As ``depths``, from the indexes of those states in which a job may cause concern."""
+        now = self._clock.now()
+        return [
+            JobDepth(
+                queue=row[0],
+                state=state,
+                jobs=int(row[1]),
+                oldest_s=max(0.0, (now - (parse_utc(row[2]) or now)).total_seconds()),
+            )
+            for state, since in SINCE.items()
+            for row in self._database.execute(load_sql(state, since))
+        ]
+
+    def holds(self) -> Sequence[QueueHold]:
+        """Queues whose peer is away, held or about to be tried."""
+        now = self._clock.now()
+        rows = self._database.execute(
+            "SELECT queue, held_until_utc, failures FROM job_queue ORDER BY queue LIMIT ?",
+            (_MOST_QUEUES,),
+        )
+        return [
+            QueueHold(
+                queue=row[0],
+                held_s=max(0.0, ((parse_utc(row[1]) or now) - now).total_seconds()),
+                failures=int(row[2]),
+            )
+            for row in rows
+        ]
+
+    def _held_queues(self, now: datetime) -> Mapping[str, tuple[str, str]]:
+        rows = self._database.execute(
+            "SELECT queue, held_until_utc, why FROM job_queue WHERE held_until_utc > ?",
+            (text_utc(now),),
+        )
+        return {row[0]: (row[1], row[2]) for row in rows}
+
     def retry(self, job: int) -> None:
-        """Let a job that failed, was cancelled or is delayed wait anew. Raises ``EntryConflicts``."""
+        """Let a job that failed, was cancelled or is delayed wait anew. Raises ``EntryConflicts``.
+
+        One that waits in a held queue lets its queue go on.
+        """
         row = self.find(job)
         with self._database.transaction():
             changed = self._database.write(
@@ -80,7 +141,8 @@ class JobList:
                 "WHERE id = ? AND state IN ('failed', 'cancelled', 'delayed')",
                 (job,),
             )
-            if changed.rowcount != 1:
+            waits = changed.rowcount != 1 and row.state is JobState.WAITING
+            if changed.rowcount != 1 and not (waits and lift(self._database, row.queue)):
                 raise EntryConflicts(f"job {job} is {row.state.value}: nothing to try again")
         self._wake(row.queue)
 
@@ -119,6 +181,8 @@ class JobList:
         """Forget jobs that ended so long ago in these states, but parts their parent still needs."""
         before = text_utc(self._clock.now() - timedelta(seconds=older_s))
         marks = ", ".join("?" * len(states))
+        with self._database.transaction():
+            forget(self._database, before)
         total = 0
         while True:
             with self._database.transaction():
@@ -135,5 +199,5 @@ class JobList:
 
 def _job_of(row: Sequence[object]) -> JobRow:
     values = dict(zip(_COLUMNS.split(", "), row, strict=True))
-    values["state"] = JobState(values["state"])
+    values["state"], values["alone"] = JobState(values["state"]), bool(values["alone"])
     return JobRow(**values)  # type: ignore[arg-type]  # the columns are the fields

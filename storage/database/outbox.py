@@ -6,7 +6,7 @@ One live event per addressee and SOP Instance can be claimed: the oldest, so
 that their order is kept. Decides neither who sends nor when to try again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -95,6 +95,11 @@ class OutboxTable:
             f"SELECT {_LISTED}, {self._now} FROM outbox ORDER BY id LIMIT ?", (limit,)
         )
         return [_posted(row) for row in rows]
+
+    def depths(self) -> Mapping[str, int]:
+        """How many events wait, those being sent included, and how many are dead."""
+        found = dict(self._database.execute("SELECT dead, COUNT(*) FROM outbox GROUP BY dead"))
+        return {"waiting": int(found.get(0, 0)), "dead": int(found.get(1, 0))}
 
     def retry(self, event_id: int) -> None:
         """Have one event sent now, dead or not, with its whole time before it. Raises ``EntryNotFound``."""

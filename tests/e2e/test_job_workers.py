@@ -1,12 +1,15 @@
 """Worker processes: killed at random, poisoned, drained, orphaned; woken by a broker that forgets or is away."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,13 @@ import pytest
 
 from pacs.app import home as app_home
 from pacs.app.archive import Archive
+from pacs.core.attributes import Level
+from pacs.core.identifiers import new_object_id
 from pacs.core.work import JobState
+from storage.instances.receivers import receiver
 from tests import brokers
 from tests.archive import PACS, REPOSITORY, Tool, environment, free_port
-from tests.keeping import ADMIN, opened
+from tests.keeping import ADMIN, listed, opened
 from tests.tally import TALLY, effects, job, lay
 
 JOBS = 2_000
@@ -44,7 +50,16 @@ def site(tmp_path: Path) -> Path:
 class Workers:
     """One ``pacs worker`` and the processes it runs."""
 
-    def __init__(self, home: Path, site: Path, url: str, processes: int, **settings: str) -> None:
+    def __init__(
+        self,
+        home: Path,
+        site: Path,
+        url: str,
+        processes: int,
+        *,
+        start_new_session: bool = False,
+        **settings: str,
+    ) -> None:
         named = {key.replace("__", "."): one for key, one in {**QUIET, **settings}.items()}
         child = environment(home, named, url)
         child["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{site}"
@@ -54,6 +69,7 @@ class Workers:
             env=child,
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
+            start_new_session=start_new_session,
             stdout=self._log,
             stderr=self._log,
         )
@@ -87,7 +103,7 @@ def alive(pid: int) -> bool:
 
 
 @contextmanager
-def working(*arguments: Any, **settings: str) -> Iterator[Workers]:
+def working(*arguments: Any, **settings: Any) -> Iterator[Workers]:
     made = Workers(*arguments, **settings)
     try:
         yield made
@@ -189,6 +205,54 @@ def test_workers_end_with_their_parent_and_give_back(url: str, tmp_path: Path, s
         assert counted(archive) == {"waiting": 1}
 
 
+def test_what_a_killed_worker_was_receiving_is_settled_by_its_replacement(
+    url: str, tmp_path: Path, site: Path
+) -> None:
+    home = tmp_path / "home"
+    folders = home / "store" / "incoming"
+    with archive_of(home, url) as archive, working(home, site, url, 1) as workers:
+        ask(archive, [job("receive")])
+        until(lambda: counted(archive) == {"done": 1})
+        (row,) = archive.jobs.list(ADMIN)
+        assert (row.crashes, row.result) == (1, '"second"')
+        assert [one["StudyInstanceUID"] for one in listed(archive, Level.STUDY)] == [
+            f"1.2.{row.id}"
+        ]
+        assert [one.name for one in folders.iterdir()] == ["worker-0"]
+        assert list(folders.rglob("*.part")) == []
+        assert workers.terminate() == 0
+
+
+def test_leftovers_of_workers_nobody_replaces_are_settled_and_those_of_others_left_alone(
+    url: str, tmp_path: Path, site: Path
+) -> None:
+    home = tmp_path / "home"
+    folders = home / "store" / "incoming"
+
+    def leave(name: str) -> Path:
+        (folders / name).mkdir()
+        left = folders / name / f"{new_object_id()}.part"
+        left.write_bytes(b"unfinished")
+        return left
+
+    with archive_of(home, url) as archive, ExitStack() as stack:
+        stack.enter_context(receiver(home / "store"))
+        running, forgotten, listening = leave("worker-0"), leave("worker-7"), leave("listener-0")
+        workers = stack.enter_context(working(home, site, url, 1))
+        until(lambda: not forgotten.exists())
+        ask(archive, [job("count", 1)])
+        until(lambda: effects(archive) == [1])
+        assert running.exists() and listening.exists()
+        assert (folders / "worker-1").is_dir()
+        with opened(home, url, extensions=(TALLY,), **QUIET) as serving:
+            assert serving.reindex.settle() == 0
+        assert running.exists() and not listening.exists()
+        assert workers.terminate() == 0
+    with opened(home, url, extensions=(TALLY,), **QUIET) as serving:
+        assert serving.reindex.settle() == 0
+    assert not running.exists()
+
+
 @pytest.mark.parametrize("broker", [brokers.redis, brokers.rabbitmq])
 def test_a_message_wakes_a_worker_long_before_its_sweep(
     broker: Callable[[Tool], AbstractContextManager[str]],
@@ -231,6 +295,28 @@ def test_a_schedule_fires_once_a_period_on_two_nodes(url: str, tmp_path: Path, s
         assert all(one.startswith("schedule tally of ") for one in causes)
 
 
+def test_a_schedule_begins_and_stops_while_workers_run(
+    url: str, tmp_path: Path, site: Path
+) -> None:
+    home, settings = tmp_path / "home", {"jobs__poll_s": "0.2"}
+
+    def silent() -> bool:
+        """Nothing for three seconds, though it fires each second."""
+        before = effects(archive)
+        time.sleep(3)
+        return effects(archive) == before
+
+    with archive_of(home, url) as archive, working(home, site, url, 2, **settings) as workers:
+        ask(archive, [job("count", 1)])
+        until(lambda: effects(archive) == [1])
+        archive.peers.add(ADMIN, "TALLY", "127.0.0.1", 104)
+        until(lambda: len(effects(archive)) >= 4)
+        assert set(effects(archive)) == {1, 5}
+        archive.peers.remove(ADMIN, "TALLY")
+        until(silent)
+        assert workers.terminate() == 0
+
+
 def test_eight_workers_share_the_work(url: str, tmp_path: Path, site: Path) -> None:
     home = tmp_path / "home"
     with archive_of(home, url) as archive, working(home, site, url, 8) as workers:
@@ -247,8 +333,35 @@ def test_eight_workers_share_the_work(url: str, tmp_path: Path, site: Path) -> N
         assert workers.terminate() == 0
 
 
-def test_dead_letters_are_seen_and_tried_again_by_command(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+@pytest.mark.slow
+def test_two_nodes_share_the_work_of_one_database(
+    postgres_url: str, tmp_path: Path, site: Path
+) -> None:
+    """Each does what the other does, give or take a fifth: jobs enough that no start matters."""
+    homes = [tmp_path / "one", tmp_path / "two"]
+    count = 3_000
+    with archive_of(homes[0], postgres_url) as archive, ExitStack() as stack:
+        nodes = [
+            stack.enter_context(working(home, site, postgres_url, 2, start_new_session=True))
+            for home in homes
+        ]
+        until(lambda: all(len(one.children) == 2 for one in nodes))
+        # All are at work before it is counted who does how much.
+        ask(archive, [job("stubborn", wait_s=0.5) for _ in range(20)])
+        until(lambda: counted(archive) == {"done": 20})
+        ask(archive, [job("who", wait_s=0.005) for _ in range(count)], at_once=count)
+        until(lambda: counted(archive) == {"done": count + 20})
+        done_by = Counter(
+            int(str(one.result)) for one in archive.jobs.list(ADMIN, kind="tally.who", limit=count)
+        )
+        shares = sorted(sum(done_by[pid] for pid in one.children) for one in nodes)
+        assert sum(shares) == count, "nobody else did any"
+        assert shares[1] - shares[0] <= 0.2 * shares[1], (shares, done_by)
+        assert [one.terminate() for one in nodes] == [0, 0]
+
+
+def command_of(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Give a way to run ``pacs`` on a home."""
 
     def pacs(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -260,6 +373,31 @@ def test_dead_letters_are_seen_and_tried_again_by_command(tmp_path: Path) -> Non
             timeout=BOUND_S,
         )
 
+    return pacs
+
+
+def test_a_held_queue_is_seen_and_let_go_on_by_command(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    pacs = command_of(home)
+    with archive_of(home, "") as archive:
+        ask(archive, [job("count", one, queue="part:a", alone=True) for one in range(3)])
+        claim = archive.job_table.claim("part:a", "test", 60)
+        assert claim is not None
+        archive.job_table.hold(claim, "Hold: nobody answers", lambda _: 3_600)
+        (row,) = json.loads(pacs("job", "list", "--summary", "--json").stdout)
+        assert (row["queue"], row["jobs"], row["held_why"]) == ("part:a", 3, "Hold: nobody answers")
+        assert row["held_until_utc"] > f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}"
+        assert 'pacs_queue_failures{queue="part:a"} 1.0' in pacs("metrics").stdout
+        assert list(archive.job_table.queues()) == []
+        assert pacs("job", "retry", "3").returncode == 0
+        assert list(archive.job_table.queues()) == ["part:a"]
+        assert "held" not in pacs("job", "list", "--summary").stdout
+        assert pacs("job", "retry", "3").returncode == 1
+
+
+def test_dead_letters_are_seen_and_tried_again_by_command(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    pacs = command_of(home)
     with archive_of(home, "") as archive:
         ask(archive, [job("refuse"), job("count")])
         claim = archive.job_table.claim("default", "test", 60)

@@ -4,11 +4,14 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
+from tests.archive import free_port
 from tests.association_fakes import until as until_within
-from tests.crash import Child, initialize, pacs, serving
+from tests.crash import Child, configure, initialize, pacs, serving
 
 until = partial(until_within, timeout_s=60)
 
@@ -55,6 +58,27 @@ def test_a_server_runs_scheduled_jobs_and_takes_its_workers_along(home: Path) ->
         held = workers(child)
         assert child.terminate() == 0
     assert not any(is_worker(pid) for pid in held)
+
+
+def test_a_server_answers_how_deep_its_queues_are_until_it_ends(home: Path) -> None:
+    port = free_port()
+    jobs = {"purge_deletions_cron": "* * * * * *", "drain_timeout_s": 5}
+    configure(home, jobs=jobs, metrics={"port": port})
+    with serving(home, "--listeners", "1", "--workers", "0") as child:
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            served = answer.read().decode()
+        assert "pacs_store_free_bytes " in served
+        assert 'pacs_outbox_events{state="waiting"} 0.0' in served
+        assert child.terminate() == 0
+    with pytest.raises(URLError):
+        urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60)
+    with serving(home, "--listeners", "1", "--workers", "1") as child:
+        assert until(lambda: done(home) > 0)
+        child.terminate()
+    printed = pacs(home, "metrics")
+    assert printed.returncode == 0, printed.stderr
+    assert "# TYPE pacs_jobs_oldest_seconds gauge" in printed.stdout
+    assert 'state="done"' not in printed.stdout
 
 
 def test_workers_end_with_a_killed_server(home: Path) -> None:
