@@ -66,6 +66,7 @@ def choice(encoding: PeerEncoding, settings: Retrieve | None = None) -> Choice:
         (COMPRESSED, EXPLICIT, (J57, HT, RLE), [HT, J57, RLE]),
         (COMPRESSED, J70, (EXPLICIT, J80, J70), [J70, EXPLICIT]),
         (COMPRESSED, J50, (EXPLICIT, J80, J50), [J50, EXPLICIT]),
+        (COMPRESSED, DEFLATED, (EXPLICIT, J80, DEFLATED), [DEFLATED, EXPLICIT]),
         (COMPRESSED, J50, (IMPLICIT, J80, J70), [IMPLICIT]),
     ],
 )

@@ -47,7 +47,8 @@ class Choice:
         self._transcoder = transcoder
         self._order = tuple(LOSSLESS[name] for name in settings.compressed_order)
         self._orders: dict[
-            tuple[TransferSyntaxUID, tuple[TransferSyntaxUID, ...]], tuple[TransferSyntaxUID, ...]
+            tuple[SOPClassUID, TransferSyntaxUID, tuple[TransferSyntaxUID, ...]],
+            tuple[TransferSyntaxUID, ...],
         ] = {}
         self._failures: Counter[Carried] = Counter()
         self._carried: set[Carried] = set()
@@ -58,7 +59,7 @@ class Choice:
         """Syntaxes worth offering beyond the stored ones and the two every device knows, best first."""
         if self._encoding is not PeerEncoding.COMPRESSED or sop_class.startswith(_WITHOUT_PIXELS):
             return ()
-        sources = [one for one in stored if one in NATIVE or one == DEFLATED]
+        sources = [one for one in stored if one in NATIVE]
         convertible = self._transcoder.convertible
         return [
             target
@@ -73,11 +74,12 @@ class Choice:
         accepted: tuple[TransferSyntaxUID, ...],
     ) -> Sequence[TransferSyntaxUID]:
         """List the accepted syntaxes in which to try it, best first; ``source`` is as it lies."""
-        found = self._orders.get((source, accepted))
+        found = self._orders.get((sop_class, source, accepted))
         if found is None:
-            found = self._orders[source, accepted] = self._ordered(source, accepted)
-        if sop_class.startswith(_WITHOUT_PIXELS):
-            found = tuple(one for one in found if one == source or one not in self._order)
+            found = self._ordered(source, accepted)
+            if sop_class.startswith(_WITHOUT_PIXELS):
+                found = tuple(one for one in found if one == source or one not in self._order)
+            self._orders[sop_class, source, accepted] = found
         if self._failures:
             hopeful = [one for one in found if not self._is_hopeless((sop_class, source, one))]
             return hopeful or found
@@ -99,7 +101,7 @@ class Choice:
     def _ordered(
         self, source: TransferSyntaxUID, accepted: tuple[TransferSyntaxUID, ...]
     ) -> tuple[TransferSyntaxUID, ...]:
-        smaller = self._order if source in NATIVE or source == DEFLATED else ()
+        smaller = self._order if source in NATIVE else ()
         others = (*FALLBACKS, DEFLATED, BIG_ENDIAN, *smaller)
         preferred: tuple[TransferSyntaxUID, ...]
         if self._encoding is PeerEncoding.COMPRESSED:

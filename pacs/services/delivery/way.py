@@ -7,7 +7,7 @@ are made. Refuses to count, to open associations and to choose an encoding.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pacs.core.errors import PacsError, PeerUnreachable
 from pacs.core.ports import Delivery
@@ -18,8 +18,7 @@ from pacs.services.delivery.payloads import Payloads
 from pacs.services.delivery.waiting import Waiting
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Next:
+class _Next(NamedTuple):
     """One that was taken and not begun: its bytes as they lie, or being made, or to be made in its turn."""
 
     held: Held

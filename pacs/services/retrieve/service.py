@@ -86,8 +86,8 @@ class Retrieve:
                         tally.vanished(shipment.vanished())
                         if not shipment.stopped:
                             yield tally.progress()
-        except PeerUnreachable:
-            LOGGER.info("destination-unreachable")
+        except PeerUnreachable as failure:
+            LOGGER.info("destination-unreachable why=%s", failure)
         if not shipment.stopped:
             for held in shipment.left():
                 tally.fail(held)
