@@ -17,6 +17,8 @@ from pacs.core.records import Payload
 
 _PER_CORE = 2
 """While one is being made on a core, the next waits to be sent."""
+_IN_TURN = 64
+"""Threads for those whose turn has come before they were ready; more associations wait for one."""
 
 Make = Callable[[], AbstractContextManager[Payload]]
 
@@ -27,7 +29,7 @@ class Ahead:
     def __init__(self, settings: RetrieveSettings) -> None:
         self.most = settings.convert_ahead or _PER_CORE * (os.cpu_count() or 1)
         self._most_bytes = settings.convert_ahead_bytes
-        self._threads = ThreadPoolExecutor(self.most, thread_name_prefix="ahead")
+        self._threads = ThreadPoolExecutor(self.most + _IN_TURN, thread_name_prefix="ahead")
         self._lock = threading.Lock()
         self._count = self._bytes = 0
 
@@ -45,19 +47,27 @@ class Ahead:
         try:
             making.future = self._threads.submit(making.make, make)
         except RuntimeError:  # closed: whoever sends still ends by itself
-            self.take(-expected_bytes, count=-1)
+            self.release(making)
             return None
         return making
 
-    def take(self, size_bytes: int, *, count: int = 0) -> None:
-        """Count more, or less, of what is there."""
+    def found(self, making: "Making", size_bytes: int) -> None:
+        """It is there, and has so many bytes."""
         with self._lock:
-            self._count += count
-            self._bytes += size_bytes
+            if making.counts and size_bytes > making.size_bytes:
+                self._bytes += size_bytes - making.size_bytes
+                making.size_bytes = size_bytes
+
+    def release(self, making: "Making") -> None:
+        """Count it no longer: its turn has come, or it is gone."""
+        with self._lock:
+            self._count -= making.counts
+            self._bytes -= making.counts * making.size_bytes
+            making.counts = False
 
     @property
     def used(self) -> tuple[int, int]:
-        """How many are being made or wait to be sent, and their bytes."""
+        """How many are being made or wait for their turn, and their bytes."""
         with self._lock:
             return self._count, self._bytes
 
@@ -72,16 +82,16 @@ class Making:
     future: Future[Payload]
 
     def __init__(self, ahead: Ahead, expected_bytes: int) -> None:
+        self.size_bytes = expected_bytes
+        self.counts = True
+        """Both are for ``Ahead``, under its lock."""
         self._ahead = ahead
-        self._bytes = expected_bytes
         self._made = ExitStack()
 
     def make(self, make: Make) -> Payload:
         """In a thread of its own."""
         payload = self._made.enter_context(make())
-        more_bytes = max(0, Path(payload.path).stat().st_size - self._bytes)
-        self._bytes += more_bytes
-        self._ahead.take(more_bytes)
+        self._ahead.found(self, Path(payload.path).stat().st_size)
         return payload
 
     @property
@@ -90,8 +100,15 @@ class Making:
         done = self.future.done() and not self.future.cancelled()
         return self.future.result() if done and self.future.exception() is None else None
 
+    def turn(self) -> None:
+        """Its turn has come: leave the room to another."""
+        self._ahead.release(self)
+
     def result(self) -> Payload:
-        """Wait for it. Raises what making it raised, ``TranscodingFailed`` where we end before."""
+        """Wait for it.
+
+        Raises what making it raised, ``TranscodingFailed`` where we end before.
+        """
         try:
             return self.future.result()
         except CancelledError as closed:
@@ -106,4 +123,4 @@ class Making:
         try:
             self._made.close()
         finally:
-            self._ahead.take(-self._bytes, count=-1)
+            self._ahead.release(self)

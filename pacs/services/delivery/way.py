@@ -59,7 +59,9 @@ class Way:
                 raise self._failure
             return None
         one = self._next.popleft()
-        self._makings -= one.making is not None
+        if one.making is not None:
+            one.making.turn()
+            self._makings -= 1
         try:
             return self._deliver(one)
         except PeerUnreachable as failure:
