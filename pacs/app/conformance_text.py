@@ -40,7 +40,8 @@ ACCEPTANCE: Final = """
 Associations initiated: one for each C-MOVE, or as many at once as were entered with the peer (1 to 16); further ones where
 a selection needs more than 128 presentation contexts.
 Each SOP Class is proposed with its stored transfer syntaxes, Explicit and Implicit VR Little Endian, each in a context of
-its own. A C-STORE sub-operation carries Move Originator Application Entity Title and Message ID.
+its own; to a peer that gets images compressed (`pacs peer add --encoding compressed`) also with the lossless syntaxes of
+`retrieve.compressed_order` that can be made, as far as 128 contexts hold them. A C-STORE sub-operation carries Move Originator Application Entity Title and Message ID.
 
 Associations accepted: at most {association.max_associations} at once and {association.max_associations_per_host} from
 one address, with Maximum Length {association.max_pdu_bytes} bytes. The called AE title may be any, unless
@@ -113,8 +114,10 @@ the next sub-operation.
   longest a UI value can be in explicit VR); the number of failed sub-operations is always right.
 - 0xA900 with Offending Element (0010,0021) where a caller who sees several registrants' objects asks for a Patient ID or
   a study that more than one of them holds: two persons are never delivered as one.
-- What the receiver takes in its stored transfer syntax is sent byte for byte as it was received. Otherwise it is
-  decompressed, where that is possible (see below); else the sub-operation fails. Nothing is ever compressed with loss.
+- What the receiver takes in its stored transfer syntax is sent byte for byte as it was received, unless the peer was
+  entered to get images compressed or uncompressed. Otherwise it is decompressed, where that is possible (see below), or
+  compressed without loss where the receiver takes nothing else; else the sub-operation fails. Nothing is ever compressed
+  with loss, and what is stored compressed is never compressed again. In a C-GET the calling AE title names the peer.
 - A destination that cannot be reached fails every sub-operation: 0xA702.
 - An instance deleted between selection and delivery is left out and not counted.
 """
@@ -148,7 +151,8 @@ TCP/IP. Implementation Class UID `{class_uid}`, Implementation Version Name `{ve
 
 ### Configuration
 
-Peers for C-MOVE are entered with `pacs peer add AE HOST PORT`. Settings that change what a peer sees:
+Peers for C-MOVE are entered with `pacs peer add AE HOST PORT`, with the number of associations, the form of images and the
+rate each gets. Settings that change what a peer sees:
 """
 
 MEDIA: Final = """

@@ -1,105 +1,29 @@
 """What goes out over one open association, one Data Set after the other. PS3.4 Section C.4.2.
 
-Owns the order, the encoding each receiver gets and the look at what comes
-next while a response is awaited. Refuses to count and to open associations.
+Owns the order and the look at what comes next: while something is sent and
+answered for, the next file is opened, and those behind it that must be made
+are made. Refuses to count, to open associations and to choose an encoding.
 """
 
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import NamedTuple
 
-from pacs.core.errors import PacsError, PeerUnreachable, TranscodingFailed
-from pacs.core.identifiers import TransferSyntaxUID
-from pacs.core.ports import Delivery, InstanceStore, RetrieveIndex, Transcoder
-from pacs.core.records import Held, Originator, Payload, SendOutcome
-from pacs.services.delivery.contexts import FALLBACKS
-
-_PAGE = 100
-
-Sent = tuple[SendOutcome, Held]
+from pacs.core.errors import PacsError, PeerUnreachable
+from pacs.core.ports import Delivery
+from pacs.core.records import Held, Originator, Payload
+from pacs.services.delivery.ahead import Making
+from pacs.services.delivery.fate import Fate, Shipped
+from pacs.services.delivery.payloads import Payloads
+from pacs.services.delivery.waiting import Waiting
 
 
-class Waiting:
-    """The instances still to be sent, in order, for any number of threads.
+class _Next(NamedTuple):
+    """One that was taken and not begun: its bytes as they lie, or being made, or to be made in its turn."""
 
-    Their rows are read a page at a time, so that memory does not grow with the
-    selection.
-    """
-
-    def __init__(self, index: RetrieveIndex, rows: Sequence[int]) -> None:
-        self._index = index
-        self._rows = rows
-        self._at = 0
-        self._page: deque[Held] = deque()
-        self._vanished = 0
-        self._lock = threading.Lock()
-
-    @property
-    def empty(self) -> bool:
-        """Tell whether everything has been taken, or has vanished."""
-        with self._lock:
-            return not self._page and self._at >= len(self._rows)
-
-    def take(self) -> Held | None:
-        """Give the next one; ``None`` when nothing waits. Raises ``RecordsFailed``."""
-        with self._lock:
-            while not self._page and self._at < len(self._rows):
-                some = self._rows[self._at : self._at + _PAGE]
-                self._page.extend(self._index.fetch(some))
-                self._vanished += len(some) - len(self._page)
-                self._at += len(some)
-            return self._page.popleft() if self._page else None
-
-    def give_back(self, held: Held) -> None:
-        """Let somebody else send it: it was taken and has not been begun."""
-        with self._lock:
-            self._page.appendleft(held)
-
-    def vanished(self) -> int:
-        """Count those found deleted since this was last asked."""
-        with self._lock:
-            count, self._vanished = self._vanished, 0
-            return count
-
-
-class Payloads:
-    """Makes of what is held what can travel."""
-
-    def __init__(self, store: InstanceStore, transcoder: Transcoder) -> None:
-        self._store = store
-        self._transcoder = transcoder
-
-    def as_it_lies(self, held: Held) -> Payload:
-        """Give the stored bytes."""
-        return Payload(
-            sop_class_uid=held.sop_class_uid,
-            sop_instance_uid=held.sop_instance_uid,
-            transfer_syntax_uid=held.transfer_syntax_uid,
-            path=self._store.path(held.place),
-            offset=held.place.data_set_offset,
-            size_bytes=held.place.size_bytes,
-        )
-
-    @contextmanager
-    def converted(self, held: Held, accepted: Sequence[TransferSyntaxUID]) -> Iterator[Payload]:
-        """Yield it in a syntax the receiver takes. Raises ``TranscodingFailed`` or ``InstanceNotFound``."""
-        with self._store.open(held.place):
-            pass  # a missing file is InstanceNotFound here, not a codec's failure
-        source, path = held.transfer_syntax_uid, self._store.path(held.place)
-        for target in (*FALLBACKS, *accepted):
-            if target in accepted and self._transcoder.convertible(source, target):
-                offset = held.place.data_set_offset
-                with self._transcoder.convert(path, offset, source, target) as data_set:
-                    yield Payload(
-                        sop_class_uid=held.sop_class_uid,
-                        sop_instance_uid=held.sop_instance_uid,
-                        transfer_syntax_uid=target,
-                        path=data_set,
-                        offset=0,
-                    )
-                return
-        raise TranscodingFailed
+    held: Held
+    payload: Payload | None
+    making: Making | None
 
 
 class Way:
@@ -117,59 +41,98 @@ class Way:
         self._delivery = delivery
         self._payloads = payloads
         self._originator = originator
-        self._ahead: tuple[Held, Payload | None] | None = None
+        self._next: deque[_Next] = deque()
+        self._makings = 0
         self._failure: PacsError | None = None
         self.abort: Callable[[], None] = delivery.abort
 
-    def send_next(self) -> Sent | None:
+    def send_next(self) -> Shipped | None:
         """Send one more; ``None`` when nothing waits. Raises ``RecordsFailed``.
 
-        Where the association ends with it, it has failed and the way is
+        Where the association ends with it, its fate is unknown and the way is
         ``broken``.
         """
-        if self._ahead is None:
-            self._look_ahead()
-        if self._failure is not None:
-            raise self._failure
-        if self._ahead is None:
+        if not self._next:
+            self._take()
+        if not self._next:
+            if self._failure is not None:
+                raise self._failure
             return None
-        (held, payload), self._ahead = self._ahead, None
+        one = self._next.popleft()
+        if one.making is not None:
+            one.making.turn()
+            self._makings -= 1
         try:
-            return self._deliver(held, payload), held
-        except PeerUnreachable:
+            return self._deliver(one)
+        except PeerUnreachable as failure:
             self.broken = True
-            return SendOutcome.FAILURE, held
+            return Shipped(held=one.held, fate=Fate.UNKNOWN, failure=failure)
+        except (PacsError, OSError) as failure:
+            return Shipped(held=one.held, fate=Fate.UNSENT, failure=failure)
+        finally:
+            if one.making is not None:
+                one.making.close()
 
     def close(self) -> None:
         """Leave what was looked at and not begun to others."""
         self._delivery.close()
-        if self._ahead is not None:
-            self._waiting.give_back(self._ahead[0])
-            self._ahead = None
+        while self._next:
+            one = self._next.pop()
+            if one.making is not None:
+                one.making.close()
+            self._waiting.give_back(one.held)
+
+    def _deliver(self, one: _Next) -> Shipped:
+        if one.payload is not None:
+            return self._send(one.held, one.payload)
+        self._take_more()
+        if one.making is not None:
+            return self._send(one.held, one.making.result())
+        accepted = self._delivery.accepted(one.held.sop_class_uid)
+        with self._payloads.made(one.held, accepted) as made:
+            return self._send(one.held, made)
+
+    def _send(self, held: Held, payload: Payload) -> Shipped:
+        outcome = self._delivery.send(payload, self._originator, self._look_ahead)
+        status = self._delivery.last_status
+        fate = Fate.UNSENT if status is None else Fate.ANSWERED
+        return Shipped(held=held, fate=fate, outcome=outcome, status=status)
 
     def _look_ahead(self) -> Payload | None:
-        """Take the next one; give what may be opened ahead: stored bytes, nothing that needs a codec."""
-        try:
-            held = self._waiting.take()
-        except PacsError as failure:  # told when the response to the one before is in
-            self._failure = failure
+        """Give what is sent next where it may be opened now: stored bytes, or what is made already."""
+        if not self._next:
+            self._take()
+        self._take_more()
+        if not self._next:
             return None
-        if held is None:
-            return None
-        payload = None
-        if held.transfer_syntax_uid in self._delivery.accepted(held.sop_class_uid):
-            payload = self._payloads.as_it_lies(held)
-        self._ahead = held, payload
-        return payload
+        following = self._next[0]
+        return following.making.ready if following.making is not None else following.payload
 
-    def _deliver(self, held: Held, payload: Payload | None) -> SendOutcome:
+    def _take_more(self) -> None:
+        """While some are made ahead, go on taking; stored bytes need no more than one look."""
+        while len(self._next) < self._payloads.most_ahead and self._is_making():
+            if not self._take():
+                return
+
+    def _is_making(self) -> bool:
+        """Where there was no room for the last one there is none for another."""
+        if not self._next:
+            return True
+        last = self._next[-1]
+        return self._makings > 0 and (last.payload is not None or last.making is not None)
+
+    def _take(self) -> bool:
+        """Take one more, if any waits and the index says so; begin to make what must be made."""
         try:
-            if payload is not None:
-                return self._delivery.send(payload, self._originator, self._look_ahead)
-            accepted = self._delivery.accepted(held.sop_class_uid)
-            with self._payloads.converted(held, accepted) as converted:
-                return self._delivery.send(converted, self._originator, self._look_ahead)
-        except PeerUnreachable:
-            raise
-        except (PacsError, OSError):
-            return SendOutcome.FAILURE
+            held = None if self._failure is not None else self._waiting.take()
+        except PacsError as failure:  # told when those before have been sent
+            self._failure = failure
+            return False
+        if held is None:
+            return False
+        accepted = self._delivery.accepted(held.sop_class_uid)
+        payload = self._payloads.at_once(held, accepted)
+        making = None if payload is not None else self._payloads.begin(held, accepted)
+        self._makings += making is not None
+        self._next.append(_Next(held=held, payload=payload, making=making))
+        return True
