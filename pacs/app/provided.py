@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pacs.app import chores
+from pacs.app import chores, commitment
 from pacs.app.extension import Attached, Extension
 from pacs.association.sop_classes import STORAGE
 from scp import find, retrieve, store, verification
@@ -35,6 +35,7 @@ OURS: tuple[Extension, ...] = (
             archive.retrieve, max_uids=archive.settings.query.max_uids
         ),
     ),
+    Extension(name="commitment", attach=commitment.attach),
     Extension(name="chores", attach=chores.attach),
 )
 

@@ -41,6 +41,7 @@ TABLES: tuple[Table, ...] = (
     Table("job", Kind.RECORD, "work asked for in the transaction of its cause, and its lease"),
     Table("job_schedule", Kind.RECORD, "when each schedule fired last, on whatever node"),
     Table("outbox", Kind.RECORD, "an event a peer has not confirmed yet, or never did"),
+    Table("commitment", Kind.RECORD, "what a peer was asked to answer for, and its report"),
     Table("outbox_call", Kind.RECORD, "when a peer that did not take our call is called again"),
 )
 """In an order in which they can be emptied: children before parents."""
