@@ -237,6 +237,19 @@ def test_a_peer_that_says_nothing_fails_the_job_and_is_asked_anew(tmp_path: Path
         assert committer.asked[0].TransactionUID != committer.asked[1].TransactionUID
 
 
+def test_nobody_can_ask_us_for_commitment(tmp_path: Path) -> None:
+    with opened(tmp_path) as archive, listening(archive) as own_port:
+        entity = AE(ae_title="MODALITY")
+        entity.add_requested_context(PUSH_MODEL, [IMPLICIT])
+        association = entity.associate("127.0.0.1", own_port, ae_title="PACS")
+        hold(association)
+        asked = Dataset()
+        asked.TransactionUID = "1.2.3"
+        status, _ = association.send_n_action(asked, 1, PUSH_MODEL, WELL_KNOWN)
+        association.release()
+        assert status.Status == 0x0211
+
+
 @pytest.mark.parametrize(
     ("status", "state", "words"),
     [(0x0211, "done", ""), (0x0124, "failed", "refused with status 0124")],
