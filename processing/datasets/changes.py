@@ -170,14 +170,7 @@ class Changes:
             self._revise(coercion, attribute)
 
     def _set(self, coercion: Coercion, attribute: _Attribute) -> None:
-        values = values_of(coercion.value, attribute.vr)
-        for value in values:
-            _checked(value, attribute.vr, coercion.keyword)
-        if coercion.value:
-            try:
-                check_multiplicity(len(values), dictionary_VM(attribute.tag))
-            except ValueUnfit as error:
-                raise ChangeRefused(f"{coercion.keyword}: {error}") from error
+        _settable(coercion, attribute.tag, attribute.vr)
         attribute.present = attribute.touched = True
         attribute.text = coercion.value
 
@@ -244,7 +237,7 @@ class Changes:
 
 
 def _changeable(coercion: Coercion) -> int:
-    """The tag of an attribute that may be changed."""
+    """The tag of an attribute that may be changed so. Raises ``ChangeRefused``."""
     tag = tag_for_keyword(coercion.keyword)
     if tag is None:
         raise ChangeRefused(f"{coercion.keyword!r} is no attribute")
@@ -259,7 +252,24 @@ def _changeable(coercion: Coercion) -> int:
     )
     if refused:
         raise ChangeRefused(f"{coercion.keyword} is never changed")
+    vr = dictionary_VR(tag)
+    if coercion.kind is not CoercionKind.DELETE and vr not in TEXT_VRS:
+        raise ChangeRefused(f"{coercion.keyword} is not text")
+    if coercion.kind is CoercionKind.SET:
+        _settable(coercion, tag, vr)
     return tag
+
+
+def _settable(coercion: Coercion, tag: int, vr: str) -> None:
+    """Raise ``ChangeRefused`` where what is to be set is no value of the attribute."""
+    values = values_of(coercion.value, vr)
+    for value in values:
+        _checked(value, vr, coercion.keyword)
+    try:
+        if coercion.value:
+            check_multiplicity(len(values), dictionary_VM(tag))
+    except ValueUnfit as error:
+        raise ChangeRefused(f"{coercion.keyword}: {error}") from error
 
 
 def _checked(value: str, vr: str, keyword: str) -> None:

@@ -49,6 +49,13 @@ class FileCoercer:
         self._modifying_system = modifying_system
         self._max_inflated_bytes = max_inflated_bytes
 
+    def check(self, coercions: Sequence[Coercion]) -> None:
+        """Raise ``CoercionFailed`` for what can be done to no Data Set; character sets are each one's own."""
+        try:
+            self._changes(coercions)
+        except ChangeRefused as error:
+            raise CoercionFailed(str(error)) from error
+
     @contextmanager
     def coerced(
         self, path: str, offset: int, syntax: TransferSyntaxUID, coercions: Sequence[Coercion]
@@ -72,11 +79,7 @@ class FileCoercer:
     def _write(
         self, path: str, offset: int, syntax: str, coercions: Sequence[Coercion], output: str
     ) -> None:
-        changes = Changes(
-            coercions,
-            modifying_system=self._modifying_system,
-            max_held_bytes=self._parsing.max_header_bytes,
-        )
+        changes = self._changes(coercions)
         with ExitStack() as stack:
             stored: BinaryIO = stack.enter_context(Path(path).open("rb"))
             plain, begin = stored, offset
@@ -93,6 +96,13 @@ class FileCoercer:
                 deflating.finish()
             else:
                 _apply(plain, begin, edits, target)
+
+    def _changes(self, coercions: Sequence[Coercion]) -> Changes:
+        return Changes(
+            coercions,
+            modifying_system=self._modifying_system,
+            max_held_bytes=self._parsing.max_header_bytes,
+        )
 
     def _edits(self, file: BinaryIO, begin: int, syntax: str, changes: Changes) -> list[Edit]:
         encoding = encoding_of(syntax)

@@ -111,7 +111,8 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.coercer: Coercer = self.made()
+        self.coercer = self.made()
+        _: Coercer = self.coercer
 
     def made(self, **bounds: int) -> FileCoercer:
         return FileCoercer(
@@ -267,6 +268,8 @@ def test_what_is_never_changed(bench: Bench, keyword: str, kind: CoercionKind) -
     coercion = Coercion(kind=kind, keyword=keyword, value="1", mapping={"1": "2"})
     with pytest.raises(CoercionFailed):
         bench.bytes_of(encoded(sample(), EXPLICIT), EXPLICIT, coercion)
+    with pytest.raises(CoercionFailed):
+        bench.coercer.check([coercion])
 
 
 @pytest.mark.parametrize(
@@ -285,6 +288,17 @@ def test_what_is_never_changed(bench: Bench, keyword: str, kind: CoercionKind) -
 def test_a_value_that_is_not_in_its_form_is_refused(bench: Bench, keyword: str, value: str) -> None:
     with pytest.raises(CoercionFailed):
         bench.bytes_of(encoded(sample(), EXPLICIT), EXPLICIT, set_(keyword, value))
+
+
+def test_what_can_be_done_is_found_possible_beforehand(bench: Bench) -> None:
+    possible = [
+        set_("PatientID", "P2"),
+        delete("RequestAttributesSequence"),
+        set_("PatientSex", ""),
+    ]
+    bench.coercer.check([*possible, map_("Modality", {"OT": "SC"}), set_("WindowCenter", "1\\2")])
+    with pytest.raises(CoercionFailed):
+        bench.coercer.check([*possible, set_("PatientSex", "M\\F")])
 
 
 def test_a_prefix_that_makes_a_value_too_long_is_refused(bench: Bench) -> None:
