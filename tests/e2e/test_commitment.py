@@ -101,11 +101,13 @@ class Committer:
         self.asked: list[Dataset] = []
         self.answers: list[int] = []
         self.threads: list[threading.Thread] = []
+        self.on_asked: Callable[[], None] = lambda: None
 
     def act(self, event: Any) -> tuple[int, None]:
         assert str(event.request.RequestedSOPInstanceUID) == WELL_KNOWN
         assert event.action_type == 1
         self.asked.append(event.action_information)
+        self.on_asked()
         if self.at_once:
             made = information(event.action_information, failed=self.failed)
             thread = threading.Timer(0.3, self.report, (event.assoc, made))
