@@ -28,6 +28,7 @@ OURS: tuple[Extension, ...] = (
             archive.ingest, STORAGE, any_other_class=archive.settings.dicom.store_unknown_classes
         ),
     ),
+    Extension(name="commitment", attach=commitment.attach),
     _service("find", lambda archive: find.service_class(archive.find)),
     _service(
         "retrieve",
@@ -35,7 +36,6 @@ OURS: tuple[Extension, ...] = (
             archive.retrieve, max_uids=archive.settings.query.max_uids
         ),
     ),
-    Extension(name="commitment", attach=commitment.attach),
     Extension(name="chores", attach=chores.attach),
 )
 

@@ -122,11 +122,11 @@ class Committer:
         return self.answers[-1]
 
     @contextmanager
-    def listening(self) -> Iterator[int]:
+    def listening(self, port: int = 0) -> Iterator[int]:
         entity = AE(ae_title="COMMITTER")
         entity.add_supported_context(PUSH_MODEL, [IMPLICIT])
         server = entity.start_server(
-            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_ACTION, self.act)]
+            ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_ACTION, self.act)]
         )
         assert server is not None and server.socket is not None
         try:
@@ -237,6 +237,17 @@ def test_a_peer_that_says_nothing_fails_the_job_and_is_asked_anew(tmp_path: Path
         archive.jobs.retry(ADMIN, row_of(archive).id)
         assert until(lambda: len(committer.asked) == 2, PATIENCE_S)
         assert committer.asked[0].TransactionUID != committer.asked[1].TransactionUID
+
+
+def test_a_peer_that_is_away_is_asked_when_it_is_back(tmp_path: Path) -> None:
+    committer, port = Committer(at_once=True), free_port()
+    with opened(tmp_path, commitment__wait_on_association_s="30") as archive, working(archive):
+        archive.peers.add(ADMIN, "COMMITTER", "127.0.0.1", port)
+        ask(archive, "COMMITTER", *UIDS)
+        assert until(lambda: "no connection" in row_of(archive).last_error, PATIENCE_S)
+        with committer.listening(port):
+            assert result_of(archive)["committed"] == 3
+    assert len(committer.asked) == 1
 
 
 def test_nobody_can_ask_us_for_commitment(tmp_path: Path) -> None:
