@@ -11,7 +11,9 @@ The coercions are done in their order; what comes out is compared with what was
 there, and only a real difference is an edit. The previous values are copied into
 Original Attributes (PS3.3 Section C.12.1.1.9); an attribute that was absent is
 named there with no value. Refuses to touch UIDs, the character set, security
-and everything from group 5000 on, and of group 0028 what describes pixels.
+and everything from group 5000 on, and of group 0028 what describes pixels. A
+digital signature over what is changed does not hold any more: whoever asks for
+a change accepts that.
 """
 
 from collections.abc import Mapping, Sequence

@@ -426,6 +426,35 @@ def test_any_text_arrives_whole_or_is_refused(
     assert after["PixelData"].value == data_set["PixelData"].value
 
 
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150
+)
+@given(
+    cut=st.integers(0, 900),
+    spoiled=st.lists(st.tuples(st.integers(0, 899), st.integers(0, 255)), max_size=6),
+    syntax=st.sampled_from(ALL),
+)
+def test_broken_data_sets_are_refused_and_nothing_else_happens(
+    bench: Bench, cut: int, spoiled: list[tuple[int, int]], syntax: str
+) -> None:
+    data = bytearray(encoded(sample(["", "ISO 2022 IR 87"]), syntax))
+    for at, byte in spoiled:
+        data[at % len(data)] = byte
+    data = data[: len(data) - cut]
+    try:
+        bench.bytes_of(
+            bytes(data),
+            syntax,
+            prefix("PatientName", "X"),
+            map_("Modality", {"OT": "SC"}),
+            delete("RequestAttributesSequence"),
+            set_("StudyID", "1"),
+        )
+    except CoercionFailed:
+        assert spoiled or cut
+    assert list((bench.folder / "work").iterdir()) == []
+
+
 # --- others read it ----------------------------------------------------------------------------
 
 
