@@ -289,6 +289,29 @@ class Retrieve(Section, frozen=True, kw_only=True):
     ] = ("jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless", "jpeg-lossless-57", "rle")
 
 
+class Commitment(Section, frozen=True, kw_only=True):
+    """Asking other archives to take over responsibility: Storage Commitment."""
+
+    wait_on_association_s: Annotated[
+        Annotated[float, Meta(ge=0, le=3_600)],
+        Meta(description="Time a report is waited for on the association of its request"),
+    ] = 5.0
+    deadline_s: Annotated[
+        Annotated[float, Meta(gt=0, le=31_536_000)],
+        Meta(description="Time in which a peer must have reported; then the job has failed"),
+    ] = 86_400.0
+    max_references: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)],
+        Meta(
+            description="Instances in one request, fewer where the bounds of [association] would not hold its report"
+        ),
+    ] = 2_000
+    keep_s: Annotated[
+        Annotated[float, Meta(ge=0, le=315_360_000)],
+        Meta(description="Time past the deadline for which a report still finds its request"),
+    ] = 604_800.0
+
+
 class Identity(Section, frozen=True, kw_only=True):
     """Whose patients they are."""
 
@@ -371,6 +394,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     parsing: Parsing = field(default_factory=Parsing)
     query: Query = field(default_factory=Query)
     retrieve: Retrieve = field(default_factory=Retrieve)
+    commitment: Commitment = field(default_factory=Commitment)
     identity: Identity = field(default_factory=Identity)
     outbox: Outbox = field(default_factory=Outbox)
     metrics: Metrics = field(default_factory=Metrics)

@@ -31,6 +31,7 @@ from pacs.association.admission import (
 from pacs.association.message import Offer, Operation
 from pacs.association.negotiation import GROUPS
 from pacs.core.attributes import UNIQUE_KEYS, Attribute, Level, attributes_of
+from pacs.core.commitment import PUSH_MODEL
 from pacs.core.conditions import COMPUTED
 from pacs.core.errors import PacsError
 from pacs.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -47,7 +48,16 @@ LONG_LIST: Final = 20
 ASKED: Final = b"\x01" * 5
 """Application information that proposes everything PS3.4 Table C.5-1 knows."""
 
-TABLES: Final = ("dicom", "association", "storage", "parsing", "query", "retrieve", "identity")
+TABLES: Final = (
+    "dicom",
+    "association",
+    "storage",
+    "parsing",
+    "query",
+    "retrieve",
+    "identity",
+    "commitment",
+)
 """The tables of pacs.toml that change what a peer sees."""
 
 REJECTIONS: Final[Mapping[tuple[int, int, int], str]] = {
@@ -163,7 +173,7 @@ def _preference(settings: Settings) -> Iterator[Sequence[str]]:
 
 def _service(one: ServiceClass) -> Iterator[str]:
     """The AE specification of one service class: offers, rights, statuses."""
-    yield f"### {one.name} ({one.standard}) as SCP"
+    yield f"### {one.name} ({one.standard}) as {'SCU' if _reports_only(one) else 'SCP'}"
     for offer in one.offers:
         yield _offer(offer, one)
     rights = _table(
@@ -189,7 +199,7 @@ def _offer(offer: Offer, service_class: ServiceClass) -> str:
         parts.append(text.ANY_OTHER_CLASS)
     syntaxes = ", ".join(_name(uid) for uid in offer.transfer_syntaxes)
     parts.append(f"Transfer syntaxes accepted: {syntaxes or 'every one a peer proposes'}.")
-    parts.append(text.BOTH_ROLES if offer.scu_role else "Role: SCP.")
+    parts.append(_roles(offer, service_class))
     if offer.extended is not None:
         answer = ", ".join(str(byte) for byte in offer.extended(ASKED))
         parts.append(
@@ -197,6 +207,17 @@ def _offer(offer: Offer, service_class: ServiceClass) -> str:
             f" {', '.join(map(str, ASKED))} is answered with {answer}."
         )
     return "\n\n".join(one.strip("\n") for one in parts)
+
+
+def _reports_only(one: ServiceClass) -> bool:
+    """Tell whether all that is taken are reports: then the peer is the SCP (PS3.7 Section 7.5)."""
+    return set(one.operations) == {Operation.N_EVENT_REPORT}
+
+
+def _roles(offer: Offer, one: ServiceClass) -> str:
+    if _reports_only(one):
+        return text.REPORTED_TO
+    return text.BOTH_ROLES if offer.scu_role else "Role: SCP."
 
 
 def _statuses(one: ServiceClass) -> Iterator[Sequence[str]]:
@@ -239,6 +260,7 @@ def _used() -> Iterator[Sequence[str]]:
     }
     yield "Verification", "Verification SOP Class", _name(models.IMPLICIT_VR_LITTLE_ENDIAN)
     yield "Storage", "that of each instance sent", f"the stored one; {uncompressed}"
+    yield "Storage Commitment", _name(PUSH_MODEL), uncompressed
     for service, uids in queries.items():
         yield service, ", ".join(_name(one) for one in uids), uncompressed
     yield (

@@ -66,6 +66,22 @@ BOTH_ROLES: Final = """
 Roles: SCP; SCU where the requestor takes the SCP role by SCP/SCU Role Selection, for the sub-operations of its C-GET.
 """
 
+REPORTED_TO: Final = """
+Role: SCU. The requestor takes the SCP role by SCP/SCU Role Selection; without it the context is accepted too and reports in
+it are taken. Requests to the archive as SCP (N-ACTION) are answered 0x0211.
+"""
+
+_COMMITMENT: Final = """
+The archive asks other archives (Services used, below) and takes their reports: N-EVENT-REPORT with Event Type ID 1 and 2,
+on the association of the request, within `commitment.wait_on_association_s`, or on one the peer opens later.
+
+- Committed is what was asked for, stands in Referenced SOP Sequence under the SOP Class it was asked with, and not in Failed
+  SOP Sequence. What a report does not mention has failed. What was not asked for is ignored.
+- Only the AE that was asked may report a transaction; for all others, and for an unknown Transaction UID, 0x0112.
+- The same report again is answered 0x0000, one that contradicts the first 0x0110. Late reports are taken as long as the
+  transaction is known: `commitment.keep_s` beyond its deadline.
+"""
+
 _STORAGE: Final = """
 Level 2 (full) conformance: every element is kept, private ones included, and the Data Set is never changed; coercion does
 not occur, and digital signatures stay valid. Storing does not judge values: bad character sets, odd VRs and missing
@@ -127,6 +143,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "Storage": _STORAGE,
     "Query": _QUERY,
     "Query/Retrieve: retrieve": _RETRIEVE,
+    "Storage Commitment": _COMMITMENT,
 }
 """Name of a service class to its rules; a plug-in's has only its tables."""
 
@@ -134,6 +151,11 @@ USER: Final = """
 ### Services used (SCU)
 
 The commands run as the AE title `dicom.ae_title`, each on an association of its own; no peer is called unasked.
+
+Storage Commitment is requested by N-ACTION, Action Type ID 1, each transaction under a UID of its own and for at most
+`commitment.max_references` instances. Success and warnings: the report is waited for until `commitment.deadline_s` is over. 0x0112,
+0x0118, 0x0122, 0x0123 and 0x0211, or no accepted context: the service is not offered. 0x0105, 0x0106, 0x0114, 0x0115, 0x0117,
+0x0119, 0x0120, 0x0121 and 0x0124: not asked again. Every other status: asked again later, under another Transaction UID.
 """
 
 CONVERSION: Final = """

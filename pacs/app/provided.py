@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pacs.app import chores
+from pacs.app import chores, commitment
 from pacs.app.extension import Attached, Extension
 from pacs.association.sop_classes import STORAGE
 from scp import find, retrieve, store, verification
@@ -28,6 +28,7 @@ OURS: tuple[Extension, ...] = (
             archive.ingest, STORAGE, any_other_class=archive.settings.dicom.store_unknown_classes
         ),
     ),
+    Extension(name="commitment", attach=commitment.attach),
     _service("find", lambda archive: find.service_class(archive.find)),
     _service(
         "retrieve",

@@ -136,6 +136,36 @@ class PeerRefused(PacsError):
     peer_comment = "Destination refused"
 
 
+class ServiceNotOffered(PeerRefused):
+    """The peer does not provide the service it was asked for."""
+
+    peer_comment = "Destination does not offer the service"
+
+
+class TransactionUnknown(PacsError):
+    """No transaction of that UID was asked of this peer."""
+
+    peer_comment = "No such transaction"
+
+
+class ReportContradicts(PacsError):
+    """The transaction was reported before, with another outcome."""
+
+    peer_comment = "Transaction was reported otherwise before"
+
+
+class EventTypeUnknown(PacsError):
+    """The service class knows no event of that type."""
+
+    peer_comment = "No such event type"
+
+
+class EventInvalid(PacsError):
+    """The Event Information lacks what it must have."""
+
+    peer_comment = "Event Information lacks what it must have"
+
+
 class TranscodingFailed(PacsError):
     """The stored form cannot be turned into one the receiver takes."""
 

@@ -52,7 +52,7 @@ def opened(
         if os.fstat(file.fileno()).st_size > max_bytes:
             raise TooLarge("stored file")
         if syntax == DEFLATED:
-            file, offset = stack.enter_context(_inflated(file, offset, folder, max_bytes)), 0
+            file, offset = stack.enter_context(inflated(file, offset, folder, max_bytes)), 0
         yield read(mapped(file)[offset:], encoding_of(syntax))
 
 
@@ -73,7 +73,8 @@ def _is_sequence(tag: int, siblings: DataSet) -> bool:
 
 
 @contextmanager
-def _inflated(file: BinaryIO, offset: int, folder: str, max_bytes: int) -> Iterator[BinaryIO]:
+def inflated(file: BinaryIO, offset: int, folder: str, max_bytes: int) -> Iterator[BinaryIO]:
+    """Yield a file of the inflated Data Set. Raises ``TooLarge`` or ``zlib.error``."""
     with tempfile.TemporaryFile(dir=folder) as plain:
         inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         file.seek(offset)

@@ -42,6 +42,7 @@ TABLES: tuple[Table, ...] = (
     Table("job_schedule", Kind.RECORD, "when each schedule fired last, on whatever node"),
     Table("job_queue", Kind.RECORD, "queues whose peer is away: held until when, and why"),
     Table("outbox", Kind.RECORD, "an event a peer has not confirmed yet, or never did"),
+    Table("commitment", Kind.RECORD, "what a peer was asked to answer for, and its report"),
     Table("outbox_call", Kind.RECORD, "when a peer that did not take our call is called again"),
 )
 """In an order in which they can be emptied: children before parents."""
