@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,15 @@ def caller_of(name: str = "local") -> Caller:
 
 
 def keep(
-    archive: Archive, made: Dataset, *, registrant: str = "local", source: str = "CT1"
+    archive: Archive,
+    made: Dataset,
+    *,
+    registrant: str = "local",
+    source: str = "CT1",
+    called: str = "PACS",
+    ago_s: float = 0.0,
 ) -> StoreOutcome:
-    """Take an instance in as C-STORE does."""
+    """Take an instance in as C-STORE does; ``ago_s`` says how long ago it was received."""
     meta = IncomingMeta(
         sop_class_uid=SOPClassUID(made.SOPClassUID),
         sop_instance_uid=SOPInstanceUID(made.SOPInstanceUID),
@@ -94,10 +100,10 @@ def keep(
         provenance=Provenance(
             registrant=Registrant(registrant),
             issuer_of_patient_id="issuer",
-            received_utc=datetime.now(UTC),
+            received_utc=datetime.now(UTC) - timedelta(seconds=ago_s),
             association="test",
             source_ae_title=AETitle(source),
-            receiving_ae_title=AETitle("PACS"),
+            receiving_ae_title=AETitle(called),
         ),
     )
     with archive.store.incoming(meta) as incoming:
