@@ -1,9 +1,11 @@
 """Routes put together from the archive's parts: their arrival rule, their jobs, and who judges and changes them."""
 
 from datetime import tzinfo
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacs.core.caller import admin
+from pacs.core.errors import InstanceCorrupt, InstanceNotFound
 from pacs.core.identifiers import AETitle
 from pacs.jobs.kinds import JobKind
 from pacs.jobs.schedules import zone
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pacs.app.archive import Archive
     from pacs.app.extension import Attached
     from pacs.core.identifiers import TransferSyntaxUID
-    from pacs.core.records import Place
+    from pacs.core.records import Instance, Place
 
 
 def time_zone(archive: "Archive") -> tzinfo:
@@ -45,7 +47,12 @@ def attach(archive: "Archive", _: object) -> "Attached":
 def judge(archive: "Archive") -> Judge:
     """The judge that forwarding asks (``pacs.core.forwarding.RouteJudge``)."""
 
+    def read(place: "Place") -> "Instance":
+        _check_whole(archive, place)
+        return archive.reindex.read(place)
+
     def read_header(place: "Place", syntax: "TransferSyntaxUID") -> "Dataset":
+        _check_whole(archive, place)
         with archive.store.open_data_set(place) as data_set:
             size_bytes = place.size_bytes - place.data_set_offset
             return read_dataset(data_set, size_bytes, syntax, archive.settings.parsing)
@@ -54,10 +61,20 @@ def judge(archive: "Archive") -> Judge:
         rows=RouteTable(archive.database),
         held=RouteIndex(archive.database),
         index=DatabaseFindIndex(archive.database),
-        read=archive.reindex.read,
+        read=read,
         read_header=read_header,
         zone=time_zone(archive),
     )
+
+
+def _check_whole(archive: "Archive", place: "Place") -> None:
+    """Refuse a file that was cut: what it lacks would be taken for absent."""
+    try:
+        size_bytes = Path(archive.store.path(place)).stat().st_size
+    except OSError as error:
+        raise InstanceNotFound(f"file is missing: {place.name}") from error
+    if size_bytes != place.size_bytes:
+        raise InstanceCorrupt(f"not whole: {place.name}")
 
 
 def routes(archive: "Archive") -> Routes:
