@@ -7,7 +7,7 @@ it runs, so an instance that arrives meanwhile asks for a further one: nothing i
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -41,7 +41,13 @@ class QuietWork:
         parts = (self.registrant, self.study_instance_uid, self.series_instance_uid or "")
         return Job(
             kind=kind,
-            payload=json.dumps(asdict(self)),
+            payload=json.dumps(
+                {  # one by one: asked for at each arrival
+                    "registrant": self.registrant,
+                    "study_instance_uid": self.study_instance_uid,
+                    "series_instance_uid": self.series_instance_uid,
+                }
+            ),
             queue=QUEUE,
             unique_key=f"{kind}:" + "|".join(parts),
             not_before_utc=not_before_utc,

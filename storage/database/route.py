@@ -5,6 +5,7 @@ and studies a route selects is decided in ``pacs.services.route``.
 """
 
 import json
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -141,18 +142,12 @@ class RouteIndex:
         registrant: Registrant,
         study: StudyInstanceUID,
         series: SeriesInstanceUID | None,
-        *,
-        after: int,
-        limit: int,
     ) -> Sequence[int]:
-        """Rows above ``after`` of the instances that are delivered, ascending, at most ``limit``."""
+        """Rows of all instances that are delivered, ascending."""
+        # No pages: asked for the first rows by number, a planner walks past all other studies.
         where, params = _of(registrant, study, series)
-        rows = self._database.execute(
-            f"SELECT i.id {_OF_STUDY}{where} AND i.delivered = 1 AND i.id > ? "
-            f"ORDER BY i.id LIMIT {limit:d}",
-            [*params, after],
-        )
-        return [int(row[0]) for row in rows]
+        rows = self._database.execute(f"SELECT i.id {_OF_STUDY}{where} AND i.delivered = 1", params)
+        return array("q", sorted(row[0] for row in rows))
 
     def sources(self, rows: Sequence[int]) -> dict[int, AETitle]:
         """From which AE each of these instances came."""

@@ -144,6 +144,30 @@ def test_without_routes_nothing_is_asked_for(archive: Archive) -> None:
     assert list(archive.jobs.list(ADMIN)) == []
 
 
+def test_senders_of_the_same_studies_do_not_wait_for_each_other_for_ever(archive: Archive) -> None:
+    for at in range(3):
+        add(archive, f"i{at}", Level.IMAGE, "B", "A", priors=Priors(latest=1))
+    add(archive, "e", Level.SERIES)
+    add(archive, "s", Level.STUDY)
+    kept: list[str] = []
+
+    def send(sender: int) -> None:
+        for at in range(10):
+            study = f"1.{at % 2 + 1}"
+            keep(archive, data_set(study, f"{study}.{sender % 2}", f"{study}.{sender}.{at}"))
+            kept.append(study)
+
+    senders = [threading.Thread(target=send, args=(one,)) for one in range(4)]
+    for one in senders:
+        one.start()
+    for one in senders:
+        one.join(120)
+    assert len(kept) == 40
+    assert waiting(archive, FORWARD) == 2 * 6
+    assert waiting(archive, "quiet.series") == 4
+    assert waiting(archive, "quiet.study") == 2
+
+
 # --- quiet -------------------------------------------------------------------------------
 
 

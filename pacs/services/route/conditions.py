@@ -5,7 +5,7 @@ is known, and what a route does then, is for ``judge``, ``rule`` and ``trial``.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, tzinfo
 from typing import Protocol
 
@@ -152,6 +152,11 @@ class Conditions:
     origin: tuple[Check, ...]
     times: tuple[Check, ...]
     keys: tuple[Matches, ...]
+    rest: tuple[Check, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Put together what is asked of every instance, once."""
+        object.__setattr__(self, "rest", (*self.keys, *self.times))
 
     @property
     def all(self) -> tuple[Check, ...]:

@@ -39,9 +39,6 @@ class HeldIndex(Protocol):
         registrant: Registrant,
         study: StudyInstanceUID,
         series: SeriesInstanceUID | None,
-        *,
-        after: int,
-        limit: int,
     ) -> Sequence[int]: ...
 
 
@@ -96,12 +93,12 @@ class Judge:
         cancelled: Callable[[], bool],
     ) -> bool:
         """Tell whether one instance of a study or series keeps all conditions; page by page."""
-        after = 0
-        while not cancelled():
-            rows = self._held.delivered(registrant, study, series, after=after, limit=_PAGE_ROWS)
-            if not rows or self.selects(route, registrant, rows):
-                return bool(rows)
-            after = rows[-1]
+        rows = self._held.delivered(registrant, study, series)
+        for start in range(0, len(rows), _PAGE_ROWS):
+            if cancelled():
+                return False
+            if self.selects(route, registrant, rows[start : start + _PAGE_ROWS]):
+                return True
         return False
 
     def _selected(
