@@ -212,6 +212,17 @@ class Jobs(Section, frozen=True, kw_only=True):
     ] = "17 * * * *"
 
 
+class Arrival(Section, frozen=True, kw_only=True):
+    """When what arrives is taken to be complete."""
+
+    series_quiet_s: Annotated[
+        Seconds, Meta(description="A series is complete when nothing of it has arrived for so long")
+    ] = 30.0
+    study_quiet_s: Annotated[
+        Seconds, Meta(description="A study is complete when nothing of it has arrived for so long")
+    ] = 120.0
+
+
 class Parsing(Section, frozen=True, kw_only=True):
     """Bounds while a Data Set's header is read."""
 
@@ -391,6 +402,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     storage: Storage = field(default_factory=Storage)
     database: Database = field(default_factory=Database)
     jobs: Jobs = field(default_factory=Jobs)
+    arrival: Arrival = field(default_factory=Arrival)
     parsing: Parsing = field(default_factory=Parsing)
     query: Query = field(default_factory=Query)
     retrieve: Retrieve = field(default_factory=Retrieve)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,15 @@ def caller_of(name: str = "local") -> Caller:
 
 @contextmanager
 def incoming_of(
-    archive: Archive, made: Dataset, *, registrant: str = "local", source: str = "CT1"
+    archive: Archive,
+    made: Dataset,
+    *,
+    registrant: str = "local",
+    source: str = "CT1",
+    called: str = "PACS",
+    ago_s: float = 0.0,
 ) -> Iterator[DiskIncoming]:
-    """Write an instance to where it arrives."""
+    """Write an instance to where it arrives; ``ago_s`` says how long ago it was received."""
     meta = IncomingMeta(
         sop_class_uid=SOPClassUID(made.SOPClassUID),
         sop_instance_uid=SOPInstanceUID(made.SOPInstanceUID),
@@ -96,10 +102,10 @@ def incoming_of(
         provenance=Provenance(
             registrant=Registrant(registrant),
             issuer_of_patient_id="issuer",
-            received_utc=datetime.now(UTC),
+            received_utc=datetime.now(UTC) - timedelta(seconds=ago_s),
             association="test",
             source_ae_title=AETitle(source),
-            receiving_ae_title=AETitle("PACS"),
+            receiving_ae_title=AETitle(called),
         ),
     )
     with archive.store.incoming(meta) as incoming:
@@ -108,10 +114,10 @@ def incoming_of(
 
 
 def keep(
-    archive: Archive, made: Dataset, *, registrant: str = "local", source: str = "CT1"
+    archive: Archive, made: Dataset, *, registrant: str = "local", **arrival: Any
 ) -> StoreOutcome:
-    """Take an instance in as C-STORE does."""
-    with incoming_of(archive, made, registrant=registrant, source=source) as incoming:
+    """Take an instance in as C-STORE does; ``arrival`` as ``incoming_of`` takes it."""
+    with incoming_of(archive, made, registrant=registrant, **arrival) as incoming:
         return archive.ingest.accept(caller_of(registrant), incoming)
 
 

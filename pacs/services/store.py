@@ -34,6 +34,7 @@ from pacs.core.records import (
     Held,
     IncomingMeta,
     Instance,
+    Job,
     Place,
     StoreOutcome,
     Usage,
@@ -187,12 +188,21 @@ class Ingest:
                 subject=instance.header.study_instance_uid,
             )
         )
-        if self._rules:
-            arrival = Arrival(level=Level.IMAGE, caller=caller, instance=instance)
-            snapshot = self._snapshots.current()
-            for rule in self._rules:
-                for job in rule(arrival, snapshot):
-                    unit.enqueue(job)
+        for job in self.asked(caller, Level.IMAGE, instance):
+            unit.enqueue(job)
+
+    def asked(self, caller: Caller, level: Level, instance: Instance) -> Sequence[Job]:
+        """The jobs that the arrival rules ask for, in the order every transaction asks for them.
+
+        By unique key: two transactions that took the same keys in other orders
+        would wait for each other.
+        """
+        if not self._rules:
+            return ()
+        arrival = Arrival(level=level, caller=caller, instance=instance)
+        snapshot = self._snapshots.current()
+        jobs = [job for rule in self._rules for job in rule(arrival, snapshot)]
+        return sorted(jobs, key=lambda one: one.unique_key or "") if len(jobs) > 1 else jobs
 
 
 def read_instance(

@@ -6,6 +6,7 @@ import time
 from pacs.core.records import Snapshot
 from storage.database.connection import Database
 from storage.database.peer import PeerTable
+from storage.database.route import RouteTable
 
 _LOOK_AGAIN_S = 1.0
 
@@ -35,4 +36,5 @@ class DatabaseSnapshots:
         return Snapshot(
             revision=revision,
             peers={one.ae_title: one for one in self._peers.list()},
+            routes=tuple(RouteTable(self._database).list()),
         )

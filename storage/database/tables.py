@@ -35,6 +35,7 @@ TABLES: tuple[Table, ...] = (
     Table("journal_applied", Kind.INDEX, "journal entries whose effect the index holds"),
     Table("index_property", Kind.INDEX, "under which settings the index was made"),
     Table("peer", Kind.RECORD, "a device known by AE title"),
+    Table("route", Kind.RECORD, "a rule: which arrivals go where, and how"),
     Table("revision", Kind.RECORD, "grows with every change made while serving"),
     Table("usage_fact", Kind.RECORD, "who used what, written in the transaction of the fact"),
     Table("job_log", Kind.RECORD, "what a job says of itself, its newest lines"),
