@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, Entry] = {
     "delete": Entry("pacs.cli.delete:delete", "Delete with a reason, or undo a deletion"),
     "conflict": Entry("pacs.cli.conflict:conflict", "List and resolve identity conflicts"),
     "job": Entry("pacs.cli.job:job", "List jobs and dead letters; retry, cancel, purge"),
+    "poll": Entry("pacs.cli.poll:poll", "Ask peers on a schedule for what is new, and fetch it"),
     "outbox": Entry("pacs.cli.outbox:outbox", "See events that peers have not confirmed yet"),
     "conformance": Entry(
         "pacs.cli.conformance:conformance", "Print the DICOM conformance statement"

@@ -6,6 +6,7 @@ import time
 from pacs.core.records import Snapshot
 from storage.database.connection import Database
 from storage.database.peer import PeerTable
+from storage.database.poll import PollTable
 
 _LOOK_AGAIN_S = 1.0
 
@@ -16,6 +17,7 @@ class DatabaseSnapshots:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._peers = PeerTable(database)
+        self._polls = PollTable(database)
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._looked_at = 0.0
@@ -35,4 +37,5 @@ class DatabaseSnapshots:
         return Snapshot(
             revision=revision,
             peers={one.ae_title: one for one in self._peers.list()},
+            polls=tuple(self._polls.list()),
         )

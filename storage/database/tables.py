@@ -41,6 +41,9 @@ TABLES: tuple[Table, ...] = (
     Table("job", Kind.RECORD, "work asked for in the transaction of its cause, and its lease"),
     Table("job_schedule", Kind.RECORD, "when each schedule fired last, on whatever node"),
     Table("outbox", Kind.RECORD, "an event a peer has not confirmed yet, or never did"),
+    Table("poll", Kind.RECORD, "a peer that is asked for what is new, and how that ended last"),
+    Table("poll_study", Kind.RECORD, "a study of a polled peer as it was left"),
+    Table("poll_instance", Kind.RECORD, "what came from a polled peer once, or did not come"),
     Table("outbox_call", Kind.RECORD, "when a peer that did not take our call is called again"),
 )
 """In an order in which they can be emptied: children before parents."""
