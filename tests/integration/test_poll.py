@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from pacs.app.archive import Archive
 from pacs.app.listening import listening
@@ -18,11 +18,10 @@ from pacs.core.attributes import Level
 from pacs.core.errors import EntryConflicts, EntryNotFound, SettingsInvalid
 from pacs.core.identifiers import AETitle
 from pacs.core.polling import FetchBy, Poll
-from pacs.core.records import Selection
 from pacs.core.work import Hold, JobState
 from pacs.services.poll import PollWork
 from tests.archive import free_port
-from tests.keeping import ADMIN, data_set, keep, listed, opened
+from tests.keeping import ADMIN, keep, listed, opened
 from tests.poll_peer import FakePeer
 from tests.polling import Watched, add_poll, in_index, polled, study_of, uids
 
@@ -32,10 +31,14 @@ QUICK = {"poll__retry_s": "0.01"}
 def ready(images: list[Dataset]) -> list[Dataset]:
     """Give images what pynetdicom needs to send them."""
     for one in images:
-        one.file_meta = Dataset()
+        one.file_meta = FileMetaDataset()
         one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        one.ensure_file_meta()
     return images
+
+
+def bare(image: Dataset) -> Dataset:
+    """The Data Set alone."""
+    return Dataset(image)
 
 
 @contextmanager
@@ -47,11 +50,14 @@ def polling(
     **settings: str,
 ) -> Iterator[Archive]:
     """An archive with a poll of ``peer``, which listens for as long as the block lasts."""
-    with opened(tmp_path / "home", **settings) as archive:
-        with listening(archive) as our_port, peer.listening() as port:
-            peer.our_port = our_port
-            add_poll(archive, port, by, **(poll or {}))
-            yield archive
+    with (
+        opened(tmp_path / "home", **settings) as archive,
+        listening(archive) as our_port,
+        peer.listening() as port,
+    ):
+        peer.our_port = our_port
+        add_poll(archive, port, by, **(poll or {}))
+        yield archive
 
 
 @pytest.mark.parametrize("by", FetchBy)
@@ -59,13 +65,11 @@ def test_what_is_held_and_what_was_deleted_is_not_asked_for(by: FetchBy, tmp_pat
     images = ready(study_of(5))
     peer = FakePeer(images=images)
     with polling(tmp_path, peer, by) as archive:
-        keep(archive, images[0])
+        keep(archive, bare(images[0]))
         assert polled(archive)[0]["fetched"] == 4
         assert sorted(peer.sent) == uids(images[1:])
         study = str(images[0].StudyInstanceUID)
-        archive.deletions.delete(
-            ADMIN, Selection(level=Level.STUDY, study_instance_uids=(study,)), "test"
-        )
+        archive.deletions.delete(ADMIN, Level.STUDY, study, reason="test")
         more = ready(study_of(1))
         more[0].StudyInstanceUID = study
         peer.images.extend(more)
@@ -215,7 +219,7 @@ def test_identifiers_name_everything_above_their_level(tmp_path: Path) -> None:
     peer = FakePeer(images=images)
     filters = (("ModalitiesInStudy", "CT"),)
     with polling(tmp_path, peer, poll={"filters": filters, "window_days": 2}) as archive:
-        keep(archive, images[0])
+        keep(archive, bare(images[0]))
         polled(archive)
     days = [one for one in peer.found if one.QueryRetrieveLevel == "STUDY"]
     today = datetime.now(UTC).date()
