@@ -40,6 +40,7 @@ TABLES: tuple[Table, ...] = (
     Table("job_log", Kind.RECORD, "what a job says of itself, its newest lines"),
     Table("job", Kind.RECORD, "work asked for in the transaction of its cause, and its lease"),
     Table("job_schedule", Kind.RECORD, "when each schedule fired last, on whatever node"),
+    Table("job_queue", Kind.RECORD, "queues whose peer is away: held until when, and why"),
     Table("outbox", Kind.RECORD, "an event a peer has not confirmed yet, or never did"),
     Table("poll", Kind.RECORD, "a peer that is asked for what is new, and how that ended last"),
     Table("poll_study", Kind.RECORD, "a study of a polled peer as it was left"),
