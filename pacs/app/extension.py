@@ -5,7 +5,7 @@ archive. Entry points of the group ``pacs.extensions`` name further
 ``Extension`` values; no other way to load a plug-in exists.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -36,7 +36,9 @@ class Attached:
     ``admission`` is asked about every caller the gate admits, and gives the
     reason for a refusal or ``None``. It goes into the audit trail, never to
     the peer. ``jobs`` maps a kind to its idempotent handler; kinds are named
-    ``extension.verb`` and nobody else's.
+    ``extension.verb`` and nobody else's. ``schedules`` are asked for as long as
+    the process runs; ``schedules_now`` is called about once a second by every
+    worker for those that change meanwhile, so it answers from a ``Snapshot``.
     """
 
     service_classes: tuple[ServiceClass, ...] = ()
@@ -44,6 +46,7 @@ class Attached:
     on_arrival: tuple[ArrivalRule, ...] = ()
     jobs: Mapping[str, JobKind] = field(default_factory=dict)
     schedules: tuple[Schedule, ...] = ()
+    schedules_now: Callable[[], Sequence[Schedule]] = lambda: ()
     close: Callable[[], None] = lambda: None
 
 

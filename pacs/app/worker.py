@@ -85,12 +85,22 @@ def schedules_of(archive: Archive) -> list[Schedule]:
     return [one for attached in archive.extensions.values() for one in attached.schedules]
 
 
+def schedules_now_of(archive: Archive) -> list[Schedule]:
+    """Every schedule that an extension of this process asks for at this moment."""
+    return [one for attached in archive.extensions.values() for one in attached.schedules_now()]
+
+
 def work(archive: Archive, owner: str, queues: Sequence[str], stopping: threading.Event) -> None:
     """Run jobs until ``stopping`` is set; then finish the one at hand, or give it back and exit."""
     settings, kinds = archive.settings.jobs, kinds_of(archive)
     keeper = Keeper(
         archive.job_table,
-        Scheduler(archive.job_table, schedules_of(archive), settings.time_zone),
+        Scheduler(
+            archive.job_table,
+            schedules_of(archive),
+            settings.time_zone,
+            schedules_now=lambda: schedules_now_of(archive),
+        ),
         settings,
         owner=owner,
         # The handler runs on and cannot be stopped: nothing of it is committed without the lease.

@@ -6,7 +6,7 @@ schedules decides who enqueues.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,6 +20,7 @@ from pacs.core.job_ports import JobTable
 from pacs.jobs.kinds import Schedule
 
 _LOG = logging.getLogger("pacs.jobs")
+_LONGEST_CRON = 200
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _LOOK_BACK = tuple(timedelta(seconds=one) for one in (60, 3_600, 86_400, 32 * 86_400, 366 * 86_400))
 
@@ -95,20 +96,71 @@ def _next(when: BaseTrigger, after: datetime) -> datetime | None:
     return None if fires is None else fires.astimezone(UTC)
 
 
-class Scheduler:
-    """Enqueues what is due. Every worker process has one; the table lets one of them do it."""
+def check_cron(cron: str) -> None:
+    """Refuse a cron expression that cannot be read or never fires. Raises ``SettingsInvalid``."""
+    if len(cron) > _LONGEST_CRON:
+        raise SettingsInvalid(f"cron expression: at most {_LONGEST_CRON} characters are read")
+    if _next(trigger(cron, UTC), datetime.now(UTC)) is None:
+        raise SettingsInvalid(f"cron expression {cron!r}: it never fires")
 
-    def __init__(self, table: JobTable, schedules: Sequence[Schedule], time_zone: str) -> None:
-        where = zone(time_zone)
+
+class Scheduler:
+    """Enqueues what is due. Every worker process has one; the table lets one of them do it.
+
+    ``schedules`` stand in the settings and are read at once; ``schedules_now``
+    is asked at each tick for those that change while we run, and must be cheap.
+    """
+
+    def __init__(
+        self,
+        table: JobTable,
+        schedules: Sequence[Schedule],
+        time_zone: str,
+        *,
+        schedules_now: Callable[[], Sequence[Schedule]] = lambda: (),
+    ) -> None:
+        self._zone = zone(time_zone)
         self._table = table
-        self._schedules = [(one, trigger(one.cron, where)) for one in schedules if one.cron]
+        self._schedules = [(one, trigger(one.cron, self._zone)) for one in schedules if one.cron]
+        self._schedules_now = schedules_now
+        self._read: dict[str, tuple[str, BaseTrigger | None]] = {}
         self._due: dict[str, float] = {}
 
     def tick(self) -> None:
         """Enqueue the schedules whose period has begun. Raises ``RecordsFailed``."""
         for schedule, when in self._schedules:
-            if time.monotonic() >= self._due.get(schedule.name, 0.0):
-                self._look(schedule, when)
+            self._look_when_due(schedule, when)
+        changing = self._schedules_now()
+        self._follow(changing)
+        for schedule in changing:
+            _, read = self._read[schedule.name]
+            if read is not None:
+                self._look_when_due(schedule, read)
+
+    def _follow(self, changing: Sequence[Schedule]) -> None:
+        """Read expressions that are new or changed, and forget those that are gone."""
+        read = {}
+        for schedule in changing:
+            known = self._read.get(schedule.name)
+            if known is None or known[0] != schedule.cron:
+                self._due.pop(schedule.name, None)
+                known = (schedule.cron, self._trigger(schedule))
+            read[schedule.name] = known
+        for gone in self._read.keys() - read.keys():
+            self._due.pop(gone, None)
+        self._read = read
+
+    def _trigger(self, schedule: Schedule) -> BaseTrigger | None:
+        """Read one expression; one that is broken stops no other, and is told of once."""
+        try:
+            return trigger(schedule.cron, self._zone) if schedule.cron else None
+        except SettingsInvalid as error:
+            _LOG.error("schedule-ignored name=%s: %s", schedule.name, error)
+            return None
+
+    def _look_when_due(self, schedule: Schedule, when: BaseTrigger) -> None:
+        if time.monotonic() >= self._due.get(schedule.name, 0.0):
+            self._look(schedule, when)
 
     def _look(self, schedule: Schedule, when: BaseTrigger) -> None:
         now = self._table.now()

@@ -231,6 +231,28 @@ def test_a_schedule_fires_once_a_period_on_two_nodes(url: str, tmp_path: Path, s
         assert all(one.startswith("schedule tally of ") for one in causes)
 
 
+def test_a_schedule_begins_and_stops_while_workers_run(
+    url: str, tmp_path: Path, site: Path
+) -> None:
+    home, settings = tmp_path / "home", {"jobs__poll_s": "0.2"}
+
+    def silent() -> bool:
+        """Nothing for three seconds, though it fires each second."""
+        before = effects(archive)
+        time.sleep(3)
+        return effects(archive) == before
+
+    with archive_of(home, url) as archive, working(home, site, url, 2, **settings) as workers:
+        ask(archive, [job("count", 1)])
+        until(lambda: effects(archive) == [1])
+        archive.peers.add(ADMIN, "TALLY", "127.0.0.1", 104)
+        until(lambda: len(effects(archive)) >= 4)
+        assert set(effects(archive)) == {1, 5}
+        archive.peers.remove(ADMIN, "TALLY")
+        until(silent)
+        assert workers.terminate() == 0
+
+
 def test_eight_workers_share_the_work(url: str, tmp_path: Path, site: Path) -> None:
     home = tmp_path / "home"
     with archive_of(home, url) as archive, working(home, site, url, 8) as workers:

@@ -13,15 +13,15 @@ import pytest
 from config.settings import Jobs
 from pacs.app.archive import Archive, open_archive
 from pacs.app.extension import Attached, Extension
-from pacs.app.worker import kinds_of, schedules_of
+from pacs.app.worker import kinds_of, schedules_now_of, schedules_of
 from pacs.core.attributes import Level
 from pacs.core.errors import SettingsInvalid
 from pacs.core.records import Job
 from pacs.core.work import Hold, JobRow, JobState
 from pacs.jobs.broker import connect
 from pacs.jobs.keeper import Keeper
-from pacs.jobs.kinds import JobKind
-from pacs.jobs.schedules import Scheduler, latest, trigger
+from pacs.jobs.kinds import JobKind, Schedule
+from pacs.jobs.schedules import Scheduler, check_cron, latest, trigger
 from pacs.jobs.worker import Worker, hold_s
 from storage.database.tables import Kind
 from tests.keeping import ADMIN, data_set, keep, loaded_for, opened, tables
@@ -279,6 +279,47 @@ def test_a_missed_period_is_made_up_for_once(archive: Archive) -> None:
     assert period.hour == 3 and f"{period:%Y-%m-%d}" in row.cause
 
 
+def test_schedules_change_while_workers_run(
+    archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted: list[Schedule] = []
+    nodes = [
+        Scheduler(archive.job_table, (), "UTC", schedules_now=lambda: list(wanted))
+        for _ in range(2)
+    ]
+
+    def fired(name: str) -> bool:
+        for one in nodes:
+            one.tick()
+        return any(f"schedule {name} of" in row.cause for row in rows(archive))
+
+    wanted.append(Schedule(name="broken", cron="61 * * * *", job=job("count", 1)))
+    wanted.append(Schedule(name="never", cron="", job=job("count", 1)))
+    wanted.append(Schedule(name="a", cron="0 0 1 1 *", job=job("count", 1)))
+    assert not fired("a")
+    wanted[2] = Schedule(name="a", cron="* * * * * *", job=job("count", 2))
+    until(lambda: fired("a"))
+    assert len([one for one in caplog.messages if "schedule-ignored name=broken" in one]) == 2
+    (row,) = rows(archive)
+    assert row.payload == job("count", 2).payload
+    archive.jobs.cancel(ADMIN, row.id)
+    del wanted[2]
+    wanted.append(Schedule(name="b", cron="* * * * * *", job=job("count", 3)))
+    until(lambda: fired("b"))
+    periods = archive.job_table.last_period("b")
+    until(lambda: fired("b") and archive.job_table.last_period("b") > periods)
+    waiting = [one for one in rows(archive) if one.state is JobState.WAITING]
+    assert [one.cause.split(" of ")[0] for one in waiting] == ["schedule b"], "a has stopped"
+
+
+def test_what_an_extension_schedules_now_is_asked_for(archive: Archive) -> None:
+    wanted = Schedule(name="later", cron="* * * * *", job=job("count", 1))
+    attached = replace(archive.extensions["tally"], schedules_now=lambda: [wanted])
+    extended = replace(archive, extensions={**archive.extensions, "tally": attached})
+    assert schedules_now_of(extended) == [wanted]
+    assert schedules_now_of(archive) == []
+
+
 @pytest.mark.parametrize(
     ("cron", "after", "fires"),
     [
@@ -301,6 +342,16 @@ def test_cron_is_read_as_cron_reads_it(cron: str, after: str, fires: str) -> Non
 def test_a_broken_cron_expression_is_refused(cron: str) -> None:
     with pytest.raises(SettingsInvalid):
         trigger(cron, UTC)
+    with pytest.raises(SettingsInvalid):
+        check_cron(cron)
+
+
+def test_an_expression_that_never_fires_is_refused() -> None:
+    check_cron("0 0 29 2 *")
+    with pytest.raises(SettingsInvalid, match="never"):
+        check_cron("0 0 30 2 *")
+    with pytest.raises(SettingsInvalid, match="characters"):
+        check_cron("1," * 200 + "1 * * * *")
 
 
 def test_a_job_longer_than_its_lease_stays_with_its_worker(tmp_path: Path) -> None:

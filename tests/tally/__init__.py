@@ -116,6 +116,11 @@ def attach(archive: Archive, settings: Settings) -> Attached:
             for one in handlers
         },
         schedules=(Schedule(name="tally", cron=settings.cron, job=job("count", 1)),),
+        schedules_now=lambda: [
+            Schedule(name=f"tally {one}", cron="* * * * * *", job=job("count", 5))
+            for one in archive.snapshots.current().peers
+            if one.startswith("TALLY")
+        ],
     )
 
 
