@@ -62,7 +62,8 @@ class PollSCU:
 
     def moving(self, peer: Peer) -> AbstractContextManager["OpenPeer"]:
         """Open one on which ``fetch`` sends to our own AE title."""
-        return self._open(peer, [_proposal(STUDY_ROOT_MOVE)], None)
+        # Some archives want a C-FIND context beside it, though nothing is asked on it.
+        return self._open(peer, [_proposal(STUDY_ROOT_MOVE), _proposal(STUDY_ROOT_FIND)], None)
 
     def getting(
         self, peer: Peer, sop_class_uids: Sequence[SOPClassUID], receiver: Receiver

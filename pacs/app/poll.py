@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pacs.core.caller import Caller, on_behalf
@@ -13,13 +14,14 @@ from pacs.core.ports import AuditTrail, Records
 from pacs.core.records import Peer
 from pacs.core.work import Hold, Permanent
 from pacs.jobs.kinds import JobKind, Schedule
-from pacs.jobs.schedules import trigger, zone
+from pacs.jobs.schedules import check_cron, zone
 from pacs.services.gate import LOCAL
 from pacs.services.poll import RUN, Polls, PollWork, job_of, polled_peer
 from pacs.services.poll.receiver import IngestReceiver
 from pacs.services.poll.run import Parts, PeerAway, Run
 from scu.poll import PollSCU
 from storage.database.connection import Database
+from storage.database.job_queue import lift
 from storage.database.peer import PeerTable
 from storage.database.poll import PollTable
 from storage.database.poll_memory import PollMemory
@@ -37,12 +39,15 @@ def polls(database: Database, records: Records, audit: AuditTrail) -> Polls:
         PollMemory(database),
         records=records,
         audit=audit,
-        check_cron=_check_cron,
+        check_cron=check_cron,
+        go_on=partial(_go_on, database),
     )
 
 
-def _check_cron(cron: str) -> None:
-    trigger(cron, UTC)
+def _go_on(database: Database, queue: str) -> None:
+    """Let a queue go on that is held because its peer was away."""
+    with database.transaction():
+        lift(database, queue)
 
 
 def attach(archive: "Archive", _: object) -> "Attached":
@@ -51,7 +56,7 @@ def attach(archive: "Archive", _: object) -> "Attached":
 
     polling = Polling(archive)
     kind = JobKind(handler=polling.run, payload=PollWork, queue="poll")
-    return Attached(jobs={RUN: kind})
+    return Attached(jobs={RUN: kind}, schedules_now=polling.schedules)
 
 
 class Polling:

@@ -80,7 +80,10 @@ class PeerRows(Protocol):
 
 
 class Polls:
-    """What an admin does with polls; each change is on record. ``check_cron`` raises ``SettingsInvalid``."""
+    """What an admin does with polls; each change is on record.
+
+    ``check_cron`` raises ``SettingsInvalid``; ``go_on`` ends the hold of a queue.
+    """
 
     def __init__(
         self,
@@ -91,6 +94,7 @@ class Polls:
         records: Records,
         audit: AuditTrail,
         check_cron: Callable[[str], None],
+        go_on: Callable[[str], None],
     ) -> None:
         self._rows = rows
         self._peers = peers
@@ -98,6 +102,7 @@ class Polls:
         self._records = records
         self._audit = audit
         self._check_cron = check_cron
+        self._go_on = go_on
 
     def list(self, caller: Caller) -> Sequence[tuple[Poll, LastRun | None]]:
         """All polls by name, and how each ended last."""
@@ -157,8 +162,11 @@ class Polls:
     def run(self, caller: Caller, name: str, *, now: bool) -> None:
         """Ask for a run; with ``now`` also where the peer is left alone for a while. Raises ``EntryNotFound``."""
         poll = self.find(caller, name)
+        job = job_of(poll, asked=True, hastens=now, cause=caller.association)
         with self._records.transaction() as unit:
-            unit.enqueue(job_of(poll, asked=True, hastens=now, cause=caller.association))
+            unit.enqueue(job)
+            if now:
+                self._go_on(job.queue)
         self._audit.record("poll-asked", caller, poll=name)
 
     def retry(self, caller: Caller, name: str) -> int:
