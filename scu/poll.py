@@ -9,6 +9,7 @@ refuses to decide what is fetched.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import date
 
 from pydicom.dataset import Dataset
@@ -26,10 +27,11 @@ from pacs.core.identifiers import (
     StudyInstanceUID,
     is_uid,
 )
-from pacs.core.poll_ports import InstanceThere, Listed, StudyThere, Wanted
+from pacs.core.poll_ports import Expected, InstanceThere, Listed, StudyThere, Wanted
 from pacs.core.ports import Receiver
 from pacs.core.records import Peer
 from scu.get import COMMON_SOP_CLASSES, TRANSFER_SYNTAXES, storage_proposals
+from scu.modalities import classes_of
 from scu.models import STUDY_ROOT_FIND, STUDY_ROOT_GET, STUDY_ROOT_MOVE, UNCOMPRESSED
 from scu.status import meaning
 
@@ -66,10 +68,11 @@ class PollSCU:
         return self._open(peer, [_proposal(STUDY_ROOT_MOVE), _proposal(STUDY_ROOT_FIND)], None)
 
     def getting(
-        self, peer: Peer, sop_class_uids: Sequence[SOPClassUID], receiver: Receiver
+        self, peer: Peer, expected: Expected, receiver: Receiver
     ) -> AbstractContextManager["OpenPeer"]:
-        """Open one on which ``fetch`` brings instances of these classes, else of the common ones."""
-        classes = sop_class_uids or COMMON_SOP_CLASSES
+        """Open one on which ``fetch`` brings what is ``expected``, the common classes where nothing is."""
+        named = expected.sop_class_uids or classes_of(expected.modalities)
+        classes = named or COMMON_SOP_CLASSES
         storage = storage_proposals(classes, TRANSFER_SYNTAXES)
         return self._open(peer, [_proposal(STUDY_ROOT_GET), *storage], receiver)
 
@@ -134,22 +137,23 @@ class OpenPeer:
         """Ask for all instances of a study, series by series."""
         asked = _identifier(Level.SERIES, StudyInstanceUID=study, SeriesInstanceUID="", Modality="")
         answers = _Answers(self._polling.max_study_instances)
-        series: dict[str, None] = {}
+        series: dict[str, str] = {}
         for answer in answers.of(self._requested, asked):
             uid = _uid(answer, "SeriesInstanceUID")
             answers.odd += uid is None
             if uid is not None:
-                series[uid] = None
+                series[uid] = _text(answer, "Modality")
         answers.require_success()
         whole, odd = not answers.cut, answers.odd
         found: dict[SOPInstanceUID, InstanceThere] = {}
-        for one in series:
+        for one, modality in series.items():
             room = self._polling.max_study_instances - len(found)
             if room <= 0:
                 whole = False
                 break
             listed = self._of_series(study, SeriesInstanceUID(one), room)
-            found = {**{each.sop_instance_uid: each for each in listed.there}, **found}
+            for each in listed.there:
+                found.setdefault(each.sop_instance_uid, replace(each, modality=modality))
             whole, odd = whole and listed.whole, odd + listed.odd
         return Listed(there=tuple(found.values()), whole=whole, odd=odd)
 
@@ -193,9 +197,11 @@ class OpenPeer:
                     raise PeerUnreachable("broken off: told to stop")
         except InstanceUnreadable as failure:
             raise PeerUnreachable("its answer cannot be read") from failure
-        if last.status in NOTHING_DONE or 0xA700 <= last.status <= 0xA8FF:
-            raise _refused(operation, last.status)
         counters = last.progress
+        # A C-GET has no other association to fail: where it tried, the instances are the reason.
+        tried = operation is Operation.C_GET and counters.failed > 0
+        if last.status in NOTHING_DONE or (0xA700 <= last.status <= 0xA8FF and not tried):
+            raise _refused(operation, last.status)
         said = f"{operation.value} 0x{last.status:04X}: {counters.completed} done"
         return f"{said}, {counters.failed} failed, {counters.warning} warnings"
 

@@ -35,6 +35,8 @@ class FakePeer:
     sent: list[str] = field(default_factory=list)
     asked: list[Dataset] = field(default_factory=list)
     found: list[Dataset] = field(default_factory=list)
+    answers: list[int] = field(default_factory=list)
+    """The Status of each C-STORE it sent by C-GET."""
     at_once: int = 0
     most_at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -115,6 +117,10 @@ class FakePeer:
                 self.sent.append(str(one.SOPInstanceUID))
             yield 0xFF00, one
 
+    def heard(self, event: Any) -> None:
+        if type(event.message).__name__ == "C_STORE_RSP":
+            self.answers.append(int(event.message.command_set.Status))
+
     def opened(self, event: Any) -> None:
         with self.lock:
             self.at_once += 1
@@ -141,6 +147,7 @@ class FakePeer:
                 (evt.EVT_C_FIND, self.find),
                 (evt.EVT_C_GET, self.get),
                 (evt.EVT_C_MOVE, self.move),
+                (evt.EVT_DIMSE_RECV, self.heard),
                 (evt.EVT_ESTABLISHED, self.opened),
                 (evt.EVT_CONN_CLOSE, self.closed),
             ],

@@ -35,6 +35,8 @@ def today() -> str:
 def image(study: str, series: str, **values: Any) -> Dataset:
     """Make a small CT image of today."""
     made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.SOPClassUID, made.SOPInstanceUID = CTImageStorage, generate_uid()
     made.StudyInstanceUID, made.SeriesInstanceUID = study, series
     made.PatientID, made.PatientName, made.Modality = "POLLED", "Polled^Patient", "CT"
@@ -63,16 +65,14 @@ def uids(images: Iterable[Dataset]) -> list[str]:
     return sorted(str(one.SOPInstanceUID) for one in images)
 
 
-def send(tool: Tool, port: int, images: Sequence[Dataset], folder: Path) -> None:
+def send(tool: Tool, port: int, images: Sequence[Dataset], folder: Path, *options: str) -> None:
     """Put images into a peer with storescu, as a modality does."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for one in images:
-        one.file_meta = FileMetaDataset()
-        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         paths.append(folder / f"{one.SOPInstanceUID}.dcm")
         dcmwrite(paths[-1], one, enforce_file_format=True)
-    said = run(tool("storescu"), "-aec", "PEER", "127.0.0.1", str(port), *map(str, paths))
+    said = run(tool("storescu"), *options, "-aec", "PEER", "127.0.0.1", str(port), *map(str, paths))
     assert said.code == 0, said.text
 
 
@@ -114,7 +114,9 @@ def _listens(port: int) -> bool:
 
 
 @contextmanager
-def dcmqrscp(tool: Tool, folder: Path, our_port: int, port: int | None = None) -> Iterator[Running]:
+def dcmqrscp(
+    tool: Tool, folder: Path, our_port: int, port: int | None = None, options: Sequence[str] = ()
+) -> Iterator[Running]:
     """Run DCMTK's archive as PEER; it knows us as PACS."""
     area = folder / "area"
     area.mkdir(parents=True, exist_ok=True)
@@ -126,7 +128,7 @@ def dcmqrscp(tool: Tool, folder: Path, our_port: int, port: int | None = None) -
         "VendorTable BEGIN\nVendorTable END\n"
         f"AETable BEGIN\nPEER {area} RW (50, 1024mb) ANY\nAETable END\n"
     )
-    command = [tool("dcmqrscp"), "-v", "-c", str(config)]
+    command = [tool("dcmqrscp"), "-v", *options, "-c", str(config)]
     with running(command, port, folder / "log") as peer:
         yield peer
 

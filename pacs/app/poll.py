@@ -108,7 +108,7 @@ class Polling:
             context.log(str(away))
             raise Hold(str(away)) from away
         if not context.cancelled():
-            self._rows.note_run(poll.name, result, "")
+            self._rows.note_run(poll.name, result, run.trouble)
         return result
 
     def _caller(self, peer: Peer) -> Caller:

@@ -37,6 +37,7 @@ class InstanceThere:
     series_instance_uid: SeriesInstanceUID
     sop_instance_uid: SOPInstanceUID
     sop_class_uid: SOPClassUID | None = None
+    modality: str = ""
 
 
 ThereType = TypeVar("ThereType", StudyThere, InstanceThere)
@@ -63,6 +64,14 @@ class Wanted:
     study_instance_uid: StudyInstanceUID
     series_instance_uid: SeriesInstanceUID | None = None
     sop_instance_uids: tuple[SOPInstanceUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What will come, as far as the peer has said: SOP Classes, else modalities, else nothing."""
+
+    sop_class_uids: tuple[SOPClassUID, ...] = ()
+    modalities: tuple[str, ...] = ()
 
 
 class PolledPeer(Protocol):
@@ -103,12 +112,9 @@ class PolledPeers(Protocol):
         ...
 
     def getting(
-        self, peer: Peer, sop_class_uids: Sequence[SOPClassUID], receiver: Receiver
+        self, peer: Peer, expected: Expected, receiver: Receiver
     ) -> AbstractContextManager[PolledPeer]:
-        """Open one on which ``fetch`` brings instances of these classes to ``receiver``.
-
-        The common classes where none is named.
-        """
+        """Open one on which ``fetch`` brings what is ``expected`` to ``receiver``."""
         ...
 
 

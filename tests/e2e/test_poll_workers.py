@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
 
 from pacs.app.archive import Archive
 from pacs.core.polling import FetchBy
@@ -35,14 +34,6 @@ QUICK = {
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest) -> str:
     return "" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
-
-
-def ready(images: list[Dataset]) -> list[Dataset]:
-    """Give images what pynetdicom needs to send them."""
-    for one in images:
-        one.file_meta = FileMetaDataset()
-        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return images
 
 
 def children(pid: int) -> list[int]:
@@ -120,7 +111,7 @@ def test_after_a_worker_was_killed_the_next_goes_on_with_what_is_missing(
     by: FetchBy, url: str, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle of fetching, twice; nothing that had come is asked for again."""
-    home, images = tmp_path / "home", ready(study_of(8, 6))
+    home, images = tmp_path / "home", study_of(8, 6)
     peer = FakePeer(images=images, pause_s=0.15)
     with serving(home, url, {**QUICK, "jobs.workers": "1"}) as server, peer.listening() as port:
         peer.our_port = server.port
@@ -162,7 +153,7 @@ def _ended(archive: Archive) -> int:
 
 def test_two_nodes_poll_a_peer_one_at_a_time(postgres_url: str, tmp_path: Path) -> None:
     """Two polls of one peer, due every second on both nodes: nobody is there twice at once."""
-    images = [one for _ in range(6) for one in ready(study_of(2))]
+    images = [one for _ in range(6) for one in study_of(2)]
     peer = FakePeer(images=images, pause_s=0.05)
     first, second = tmp_path / "first", tmp_path / "second"
     second.mkdir()
@@ -179,7 +170,7 @@ def test_two_nodes_poll_a_peer_one_at_a_time(postgres_url: str, tmp_path: Path) 
 
 
 def test_a_peer_that_comes_back_is_polled_by_itself(url: str, tmp_path: Path) -> None:
-    peer, port = FakePeer(images=ready(study_of(3))), free_port()
+    peer, port = FakePeer(images=study_of(3)), free_port()
     with opened(tmp_path / "home", url) as archive:
         add_poll(archive, port, FetchBy.GET)
         archive.polls.run(ADMIN, "PEER", now=False)
@@ -192,7 +183,7 @@ def test_a_peer_that_comes_back_is_polled_by_itself(url: str, tmp_path: Path) ->
 
 
 def test_a_run_now_does_not_wait_for_the_peers_time(tmp_path: Path) -> None:
-    peer, port = FakePeer(images=ready(study_of(1))), free_port()
+    peer, port = FakePeer(images=study_of(1)), free_port()
     patient = {"jobs__hold_first_s": "3600", "jobs__hold_max_s": "3600"}
     with opened(tmp_path / "home", **patient) as archive:
         add_poll(archive, port, FetchBy.GET)

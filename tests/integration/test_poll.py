@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.dataset import Dataset
 
 from pacs.app.archive import Archive
 from pacs.app.listening import listening
@@ -26,14 +25,6 @@ from tests.poll_peer import FakePeer
 from tests.polling import Watched, add_poll, in_index, polled, study_of, uids
 
 QUICK = {"poll__retry_s": "0.01"}
-
-
-def ready(images: list[Dataset]) -> list[Dataset]:
-    """Give images what pynetdicom needs to send them."""
-    for one in images:
-        one.file_meta = FileMetaDataset()
-        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    return images
 
 
 def bare(image: Dataset) -> Dataset:
@@ -62,15 +53,15 @@ def polling(
 
 @pytest.mark.parametrize("by", FetchBy)
 def test_what_is_held_and_what_was_deleted_is_not_asked_for(by: FetchBy, tmp_path: Path) -> None:
-    images = ready(study_of(5))
-    peer = FakePeer(images=images)
+    images = study_of(5)
+    peer = FakePeer(images=list(images))
     with polling(tmp_path, peer, by) as archive:
         keep(archive, bare(images[0]))
         assert polled(archive)[0]["fetched"] == 4
         assert sorted(peer.sent) == uids(images[1:])
         study = str(images[0].StudyInstanceUID)
         archive.deletions.delete(ADMIN, Level.STUDY, study, reason="test")
-        more = ready(study_of(1))
+        more = study_of(1)
         more[0].StudyInstanceUID = study
         peer.images.extend(more)
         result, said = polled(archive)
@@ -82,7 +73,7 @@ def test_what_is_held_and_what_was_deleted_is_not_asked_for(by: FetchBy, tmp_pat
 def test_a_study_that_has_not_changed_is_not_looked_at_where_the_peer_counts(
     counts: bool, tmp_path: Path
 ) -> None:
-    peer = FakePeer(images=ready(study_of(2)), counts=counts)
+    peer = FakePeer(images=study_of(2), counts=counts)
     with polling(tmp_path, peer) as archive:
         assert polled(archive)[0]["looked_at"] == 1
         assert polled(archive)[0]["looked_at"] == (0 if counts else 1)
@@ -90,7 +81,7 @@ def test_a_study_that_has_not_changed_is_not_looked_at_where_the_peer_counts(
 
 
 def test_what_does_not_come_is_tried_so_often_and_then_noted(tmp_path: Path) -> None:
-    images = ready(study_of(3))
+    images = study_of(3)
     lost = str(images[1].SOPInstanceUID)
     peer = FakePeer(images=images, never={lost})
     with polling(tmp_path, peer, poll__max_attempts="3", **QUICK) as archive:
@@ -108,11 +99,11 @@ def test_what_does_not_come_is_tried_so_often_and_then_noted(tmp_path: Path) -> 
 
 
 def test_what_fails_is_put_off_and_the_rest_is_not(tmp_path: Path) -> None:
-    images = ready(study_of(2))
+    images = study_of(2)
     peer = FakePeer(images=images, never={str(images[0].SOPInstanceUID)})
     with polling(tmp_path, peer) as archive:
         assert [polled(archive)[0]["failed"] for _ in range(4)] == [1, 1, 0, 0]
-        peer.images += ready(study_of(1))
+        peer.images += study_of(1)
         assert polled(archive)[0] == {
             "studies": 2, "looked_at": 1, "missing": 1, "fetched": 1, "failed": 0,
         }  # fmt: skip
@@ -121,8 +112,8 @@ def test_what_fails_is_put_off_and_the_rest_is_not(tmp_path: Path) -> None:
 def test_an_instance_that_breaks_the_association_is_found_and_keeps_nothing_from_coming(
     tmp_path: Path,
 ) -> None:
-    images = ready(study_of(12))
-    other = ready(study_of(2))
+    images = study_of(12)
+    other = study_of(2)
     bad = str(images[5].SOPInstanceUID)
     peer = FakePeer(images=[*images, *other], aborts_at={bad})
     with polling(tmp_path, peer, poll__max_attempts="2", **QUICK) as archive:
@@ -140,7 +131,7 @@ def test_an_instance_that_breaks_the_association_is_found_and_keeps_nothing_from
 def test_a_peer_that_is_away_is_left_alone_and_everything_comes_after_it_is_back(
     tmp_path: Path,
 ) -> None:
-    peer, port = FakePeer(images=ready(study_of(3))), free_port()
+    peer, port = FakePeer(images=study_of(3)), free_port()
     with opened(tmp_path / "home") as archive:
         add_poll(archive, port, FetchBy.GET)
         with pytest.raises(Hold):
@@ -160,9 +151,9 @@ def test_a_peer_that_is_away_is_left_alone_and_everything_comes_after_it_is_back
 def test_a_peer_that_refuses_to_retrieve_is_left_alone_and_no_instance_is_to_blame(
     status: int, tmp_path: Path
 ) -> None:
-    images = [one for _ in range(5) for one in ready(study_of(1))]
+    images = [one for _ in range(5) for one in study_of(1)]
     peer = FakePeer(images=images, retrieve_status=status)
-    with polling(tmp_path, peer, **QUICK) as archive:
+    with polling(tmp_path, peer, FetchBy.MOVE, **QUICK) as archive:
         with pytest.raises(Hold, match=f"0x{status:04X}"):
             polled(archive)
         assert len(peer.asked) == 3
@@ -172,7 +163,7 @@ def test_a_peer_that_refuses_to_retrieve_is_left_alone_and_no_instance_is_to_bla
 
 
 def test_a_peer_that_refuses_the_query_is_left_alone(tmp_path: Path) -> None:
-    peer = FakePeer(images=ready(study_of(1)), find_status=0xA700)
+    peer = FakePeer(images=study_of(1), find_status=0xA700)
     with polling(tmp_path, peer) as archive:
         with pytest.raises(Hold, match="0xA700"):
             polled(archive)
@@ -180,7 +171,7 @@ def test_a_peer_that_refuses_the_query_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_stops_at_its_bound_and_the_next_goes_on(tmp_path: Path) -> None:
-    images = [one for _ in range(3) for one in ready(study_of(4, 3))]
+    images = [one for _ in range(3) for one in study_of(4, 3)]
     peer = FakePeer(images=images)
     with polling(tmp_path, peer, poll={"max_instances": 5}, poll__uids_per_request="2") as archive:
         fetched = [polled(archive)[0]["fetched"] for _ in range(6)]
@@ -190,9 +181,7 @@ def test_a_run_stops_at_its_bound_and_the_next_goes_on(tmp_path: Path) -> None:
 
 def test_a_peer_that_stops_at_a_round_number_is_asked_hour_by_hour(tmp_path: Path) -> None:
     images = [
-        one
-        for number in range(130)
-        for one in ready(study_of(1, StudyTime=f"{number % 24:02}3000"))
+        one for number in range(130) for one in study_of(1, StudyTime=f"{number % 24:02}3000")
     ]
     peer = FakePeer(images=images, most_answers=100)
     with polling(tmp_path, peer) as archive:
@@ -206,7 +195,7 @@ def test_answers_that_make_no_sense_are_left_out_and_said(tmp_path: Path) -> Non
     odd[1].StudyInstanceUID, odd[1].StudyDate = "1.2.3.4", "19990101"
     odd[2].PatientName = "No^Uid"
     odd[3].SOPInstanceUID = odd[3].SeriesInstanceUID = odd[3].StudyInstanceUID = "1." * 40 + "1"
-    peer = FakePeer(images=ready(study_of(2)), extra=odd)
+    peer = FakePeer(images=study_of(2), extra=odd)
     with polling(tmp_path, peer) as archive:
         result, said = polled(archive)
         assert (result["studies"], result["fetched"], result["failed"]) == (1, 2, 0)
@@ -215,7 +204,7 @@ def test_answers_that_make_no_sense_are_left_out_and_said(tmp_path: Path) -> Non
 
 def test_identifiers_name_everything_above_their_level(tmp_path: Path) -> None:
     """PS3.4 Section C.4.1.2.1: hierarchical search and retrieval."""
-    images = ready(study_of(2, 1))
+    images = study_of(2, 1)
     peer = FakePeer(images=images)
     filters = (("ModalitiesInStudy", "CT"),)
     with polling(tmp_path, peer, poll={"filters": filters, "window_days": 2}) as archive:
@@ -244,7 +233,7 @@ def test_identifiers_name_everything_above_their_level(tmp_path: Path) -> None:
 def test_when_our_disk_is_full_no_instance_is_to_blame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peer = FakePeer(images=ready(study_of(3)))
+    peer = FakePeer(images=study_of(3))
     with polling(tmp_path, peer) as archive:
         limits = archive.store._limits
         from pacs.core.errors import CapacityExhausted
@@ -263,7 +252,7 @@ def test_when_our_disk_is_full_no_instance_is_to_blame(
 
 def test_what_is_fetched_is_held_as_what_the_peer_would_send(tmp_path: Path) -> None:
     """Provenance, usage and audit: as a C-STORE from that peer."""
-    peer = FakePeer(images=ready(study_of(1)))
+    peer = FakePeer(images=study_of(1))
     with polling(tmp_path, peer) as archive:
         polled(archive)
         ((registrant, source),) = archive.database.execute(
@@ -280,7 +269,7 @@ def test_what_is_fetched_is_held_as_what_the_peer_would_send(tmp_path: Path) -> 
 
 
 def test_told_to_stop_it_breaks_off_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    images = ready(study_of(6))
+    images = study_of(6)
     peer = FakePeer(images=images, pause_s=0.05)
     with polling(tmp_path, peer) as archive:
         polled(archive, stop=lambda: len(peer.sent) >= 3)

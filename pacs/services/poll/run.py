@@ -16,8 +16,9 @@ from typing import Protocol
 from config import settings
 from pacs.core.caller import Caller
 from pacs.core.errors import CapacityExhausted, PacsError, PeerRefused, PeerUnreachable
-from pacs.core.identifiers import SOPClassUID, SOPInstanceUID, StudyInstanceUID
+from pacs.core.identifiers import SOPInstanceUID, StudyInstanceUID
 from pacs.core.poll_ports import (
+    Expected,
     InstanceMemory,
     InstanceThere,
     Listed,
@@ -96,6 +97,8 @@ class Run:
         )
         self._asked = self._breaks = 0
         self.result = Result()
+        self.trouble = ""
+        """What broke last, where something did and the run went on."""
 
     def go(self) -> Result:
         """Look at every study that may hold something new, and fetch it."""
@@ -238,7 +241,8 @@ class Run:
         self._parts.memory.remember(
             self._ae_title, study.study_instance_uid, StudyMemory(due_utc=due, breaks=breaks)
         )
-        self._watch.log(f"study {study.study_instance_uid}: {failure}")
+        self.trouble = f"study {study.study_instance_uid}: {failure}"
+        self._watch.log(self.trouble)
         _LOG.warning("poll-broke poll=%s peer=%s", self._poll.name, self._ae_title)
         self._breaks += 1
         if self._breaks >= MOST_BREAKS:
@@ -263,9 +267,9 @@ class Run:
             breaks=kept.breaks,
         )
         receiver = self._parts.receiver(self._caller)
-        classes = _classes(study, wanted)
+        expected = _expected(study, wanted)
         before = self.result.fetched
-        with self._away(), self._way(receiver, classes) as peer:
+        with self._away(), self._way(receiver, expected) as peer:
             for number, request in enumerate(plan):
                 if number:
                     self._pause()
@@ -329,14 +333,12 @@ class Run:
         self._watch.log(f"study {study}: {len(absent)} did not come: {trouble}")
 
     @contextmanager
-    def _way(
-        self, receiver: IngestReceiver, classes: Sequence[SOPClassUID]
-    ) -> Iterator[PolledPeer]:
+    def _way(self, receiver: IngestReceiver, expected: Expected) -> Iterator[PolledPeer]:
         peers = self._parts.peers
         if self._poll.by is FetchBy.MOVE:
             opening = peers.moving(self._peer)
         else:
-            opening = peers.getting(self._peer, classes, receiver)
+            opening = peers.getting(self._peer, expected, receiver)
         with opening as peer:
             yield peer
 
@@ -349,8 +351,11 @@ class Run:
             raise PeerAway(str(failure)) from failure
 
 
-def _classes(study: StudyThere, wanted: Sequence[InstanceThere]) -> Sequence[SOPClassUID]:
-    """Name the SOP Classes that will come, as far as the peer has said; none where it has not."""
+def _expected(study: StudyThere, wanted: Sequence[InstanceThere]) -> Expected:
+    """Say what will come, by the best that the peer has told."""
+    classes = {one.sop_class_uid for one in wanted if one.sop_class_uid}
     if all(one.sop_class_uid for one in wanted):
-        return sorted({one.sop_class_uid for one in wanted if one.sop_class_uid})
-    return sorted(set(study.sop_class_uids))
+        return Expected(sop_class_uids=tuple(sorted(classes)))
+    if study.sop_class_uids:
+        return Expected(sop_class_uids=tuple(sorted(classes | set(study.sop_class_uids))))
+    return Expected(modalities=tuple(sorted({one.modality for one in wanted})))
