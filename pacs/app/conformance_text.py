@@ -130,7 +130,8 @@ SERVICES: Final[Mapping[str, str]] = {
 USER: Final = """
 ### Services used (SCU)
 
-The commands run as the AE title `dicom.ae_title`, each on an association of its own; no peer is called unasked.
+The commands and the workers call as the AE title `dicom.ae_title`, each on an association of its own. Workers call for polls, on the
+schedules an administrator gave them (`pacs poll`), with query and retrieve in the Study Root.
 """
 
 CONVERSION: Final = """

@@ -65,6 +65,7 @@ class Polling:
     def __init__(self, archive: "Archive") -> None:
         self._archive = archive
         self._rows = PollTable(archive.database)
+        self._peers = PeerTable(archive.database)
         settings = archive.settings
         self._ae_title = AETitle(settings.dicom.ae_title)
         where = zone(settings.jobs.time_zone)
@@ -97,7 +98,8 @@ class Polling:
             context.log("the poll was removed or disabled meanwhile")
             return None
         try:
-            peer = polled_peer(self._archive.snapshots.current().peers, poll)
+            # Not of the snapshot, which may be older than the job.
+            peer = polled_peer(self._peers.list(), poll)
         except EntryNotFound as error:
             raise Permanent(str(error)) from error
         run = Run(self._parts, poll, peer, caller=self._caller(peer), watch=context)

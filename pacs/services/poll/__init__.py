@@ -132,8 +132,7 @@ class Polls:
         Raises ``EntryNotFound`` for an unknown peer, ``EntryConflicts`` or
         ``SettingsInvalid`` for what cannot be one.
         """
-        if not any(one.ae_title == poll.ae_title for one in self._peers.list()):
-            raise EntryNotFound(f"no peer is named {poll.ae_title}; add it with 'pacs peer add'")
+        polled_peer(self._peers.list(), poll)
         if not poll.name.strip() or len(poll.name) > LONGEST_NAME or not poll.name.isprintable():
             raise EntryConflicts(f"a poll's name has 1 to {LONGEST_NAME} printable characters")
         if not 0 <= poll.window_days <= LONGEST_WINDOW_DAYS:
@@ -190,12 +189,12 @@ def job_of(poll: Poll, *, asked: bool = False, hastens: bool = False, cause: str
     )
 
 
-def polled_peer(peers: Mapping[AETitle, Peer], poll: Poll) -> Peer:
-    """The peer of a poll. Raises ``EntryNotFound`` where it was removed."""
-    peer = peers.get(poll.ae_title)
-    if peer is None:
-        raise EntryNotFound(f"no peer is named {poll.ae_title}")
-    return peer
+def polled_peer(peers: Sequence[Peer], poll: Poll) -> Peer:
+    """The peer of a poll. Raises ``EntryNotFound`` where there is none."""
+    for one in peers:
+        if one.ae_title == poll.ae_title:
+            return one
+    raise EntryNotFound(f"no peer is named {poll.ae_title}; add it with 'pacs peer add'")
 
 
 def _check_filters(filters: Sequence[tuple[str, str]]) -> None:
