@@ -28,6 +28,7 @@ from pacs.core.ports import Gate
 from pacs.core.records import IncomingMeta, Provenance, StoreOutcome
 from storage.database.connection import Database
 from storage.database.tables import TABLES, Kind
+from storage.instances.incoming import DiskIncoming
 
 ADMIN = admin("test")
 
@@ -83,10 +84,11 @@ def caller_of(name: str = "local") -> Caller:
     )
 
 
-def keep(
+@contextmanager
+def incoming_of(
     archive: Archive, made: Dataset, *, registrant: str = "local", source: str = "CT1"
-) -> StoreOutcome:
-    """Take an instance in as C-STORE does."""
+) -> Iterator[DiskIncoming]:
+    """Write an instance to where it arrives."""
     meta = IncomingMeta(
         sop_class_uid=SOPClassUID(made.SOPClassUID),
         sop_instance_uid=SOPInstanceUID(made.SOPInstanceUID),
@@ -102,6 +104,14 @@ def keep(
     )
     with archive.store.incoming(meta) as incoming:
         incoming.write(memoryview(encoded(made)))
+        yield incoming
+
+
+def keep(
+    archive: Archive, made: Dataset, *, registrant: str = "local", source: str = "CT1"
+) -> StoreOutcome:
+    """Take an instance in as C-STORE does."""
+    with incoming_of(archive, made, registrant=registrant, source=source) as incoming:
         return archive.ingest.accept(caller_of(registrant), incoming)
 
 

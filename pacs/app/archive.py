@@ -55,6 +55,7 @@ from storage.database.snapshot import DatabaseSnapshots
 from storage.database.stats import DatabaseCounts
 from storage.database.store import DatabaseRecords
 from storage.instances.disk import DiskStore
+from storage.instances.receivers import is_worker
 from storage.journal import Journal
 
 # Odd values are the field's daily bread: pydicom's warnings would quote them, patient data included.
@@ -144,7 +145,9 @@ def _assembled(
     store = DiskStore(store_folder(home, settings), settings.storage, receiver=receiver)
     audit = FileAuditTrail(home / "audit")
     stack.callback(audit.close)
-    transcoder = SandboxedTranscoder(settings.retrieve, home / "work" / receiver)
+    # A starting server empties "work"; workers may run without it.
+    work = home / ("worker" if is_worker(receiver) else "work") / receiver
+    transcoder = SandboxedTranscoder(settings.retrieve, work)
     stack.callback(transcoder.close)
     wake = _wake(settings, stack)
     records = DatabaseRecords(database, settings.retrieve.versions, settings.outbox, wake=wake)

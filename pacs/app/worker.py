@@ -17,7 +17,7 @@ from pathlib import Path
 
 from config.load import SettingsRefused, load
 from config.settings import Jobs
-from pacs.app.archive import Archive, open_archive
+from pacs.app.archive import Archive, open_archive, store_folder
 from pacs.app.extension import installed
 from pacs.app.signals import set_on_signals
 from pacs.core.errors import PacsError
@@ -27,6 +27,7 @@ from pacs.jobs.kinds import JobKind, Schedule, base_of, bases
 from pacs.jobs.schedules import Scheduler
 from pacs.jobs.worker import Worker
 from pacs.observe.log import configure
+from storage.instances.receivers import receiver
 
 _LOG = logging.getLogger("pacs.worker")
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -43,12 +44,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         loaded = load(options.home, os.environ, {one.name: one.settings for one in installed()})
         configure(loaded.settings.logging)
-        with open_archive(options.home, loaded) as archive:
+        with (
+            receiver(store_folder(options.home, loaded.settings)) as name,
+            open_archive(options.home, loaded, receiver=name) as archive,
+        ):
+            _settle(archive, name)
             work(archive, options.owner, options.queues, stopping)
     except (PacsError, SettingsRefused) as error:
         _LOG.error("worker-failed: %s", error)
         return 1
     return 0
+
+
+def _settle(archive: Archive, name: str) -> None:
+    """Deal with what a worker of our name, and those nobody replaced, left on their way."""
+    archive.transcoder.sweep()
+    taken = archive.reindex.settle()
+    if taken:
+        _LOG.warning("recovered instances=%d receiver=%s", taken, name)
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:

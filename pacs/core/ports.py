@@ -191,7 +191,7 @@ class InstanceStore(Spool, Protocol):
         ...
 
     def unsettled(self) -> Iterator[Place | None]:
-        """At start: each file that was on its way when the process ended.
+        """At start: each file that was on its way when the process ended; none of processes that run.
 
         Yields its place where it was kept already (then rows may or may not
         exist), ``None`` where it was not; either way the caller's next step

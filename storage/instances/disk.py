@@ -28,6 +28,7 @@ from pacs.core.identifiers import (
 from pacs.core.records import IncomingMeta, Place
 from storage.instances import part10
 from storage.instances.incoming import HASHERS, DiskIncoming, Limits, open_from
+from storage.instances.receivers import is_worker, unattended
 
 _NAME = re.compile(r"([0-9a-f-]{36})-(blake3|sha256)-([0-9a-f]{64})\.dcm\Z")
 _READ_BYTES = 1 << 20
@@ -41,7 +42,9 @@ class DiskStore:
     """``pacs.core.ports.InstanceStore`` on a local file system with hard links and fsync.
 
     With a ``receiver``, a process that receives beside others, what arrives here
-    lies in a folder of its own, and only that is ever found unsettled.
+    lies in a folder of its own. A listener finds only that unsettled; a worker
+    also what workers left whose names nobody has; without a name, everything
+    but what is on its way to workers that run.
     """
 
     def __init__(self, root: Path, storage: Storage, *, receiver: str = "") -> None:
@@ -188,7 +191,19 @@ class DiskStore:
     def unsettled(self) -> Iterator[Place | None]:
         """At start: what was on its way when the process ended; see the port."""
         folders = [self._arrivals] if self._receiver else self._all_arrivals()
-        for arrival in sorted(one for folder in folders for one in folder.glob("*.part")):
+        for folder in folders:
+            if self._receiver or not is_worker(folder.name):
+                yield from self._unsettled_in(folder)
+        if self._receiver and not is_worker(self._receiver):
+            return
+        for folder in self._all_arrivals():
+            if is_worker(folder.name):
+                with unattended(self._root, folder.name) as free:
+                    if free:
+                        yield from self._unsettled_in(folder)
+
+    def _unsettled_in(self, folder: Path) -> Iterator[Place | None]:
+        for arrival in sorted(folder.glob("*.part")):
             kept = []
             if arrival.stat().st_nlink > 1:
                 object_id = ObjectId(arrival.stem)

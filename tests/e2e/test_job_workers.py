@@ -14,10 +14,13 @@ import pytest
 
 from pacs.app import home as app_home
 from pacs.app.archive import Archive
+from pacs.core.attributes import Level
+from pacs.core.identifiers import new_object_id
 from pacs.core.work import JobState
+from storage.instances.receivers import receiver
 from tests import brokers
 from tests.archive import PACS, REPOSITORY, Tool, environment, free_port
-from tests.keeping import ADMIN, opened
+from tests.keeping import ADMIN, listed, opened
 from tests.tally import TALLY, effects, job, lay
 
 JOBS = 2_000
@@ -187,6 +190,54 @@ def test_workers_end_with_their_parent_and_give_back(url: str, tmp_path: Path, s
         workers.process.kill()
         until(lambda: not alive(child))
         assert counted(archive) == {"waiting": 1}
+
+
+def test_what_a_killed_worker_was_receiving_is_settled_by_its_replacement(
+    url: str, tmp_path: Path, site: Path
+) -> None:
+    home = tmp_path / "home"
+    folders = home / "store" / "incoming"
+    with archive_of(home, url) as archive, working(home, site, url, 1) as workers:
+        ask(archive, [job("receive")])
+        until(lambda: counted(archive) == {"done": 1})
+        (row,) = archive.jobs.list(ADMIN)
+        assert (row.crashes, row.result) == (1, '"second"')
+        assert [one["StudyInstanceUID"] for one in listed(archive, Level.STUDY)] == [
+            f"1.2.{row.id}"
+        ]
+        assert [one.name for one in folders.iterdir()] == ["worker-0"]
+        assert list(folders.rglob("*.part")) == []
+        assert workers.terminate() == 0
+
+
+def test_leftovers_of_workers_nobody_replaces_are_settled_and_those_of_others_left_alone(
+    url: str, tmp_path: Path, site: Path
+) -> None:
+    home = tmp_path / "home"
+    folders = home / "store" / "incoming"
+
+    def leave(name: str) -> Path:
+        (folders / name).mkdir()
+        left = folders / name / f"{new_object_id()}.part"
+        left.write_bytes(b"unfinished")
+        return left
+
+    with archive_of(home, url) as archive, ExitStack() as stack:
+        stack.enter_context(receiver(home / "store"))
+        running, forgotten, listening = leave("worker-0"), leave("worker-7"), leave("listener-0")
+        workers = stack.enter_context(working(home, site, url, 1))
+        until(lambda: not forgotten.exists())
+        ask(archive, [job("count", 1)])
+        until(lambda: effects(archive) == [1])
+        assert running.exists() and listening.exists()
+        assert (folders / "worker-1").is_dir()
+        with opened(home, url, extensions=(TALLY,), **QUIET) as serving:
+            assert serving.reindex.settle() == 0
+        assert running.exists() and not listening.exists()
+        assert workers.terminate() == 0
+    with opened(home, url, extensions=(TALLY,), **QUIET) as serving:
+        assert serving.reindex.settle() == 0
+    assert not running.exists()
 
 
 @pytest.mark.parametrize("broker", [brokers.redis, brokers.rabbitmq])

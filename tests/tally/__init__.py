@@ -7,16 +7,19 @@ this process hand ``TALLY`` to ``opened``.
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from pacs.app.archive import Archive
 from pacs.app.extension import Attached, Extension
+from pacs.core.identifiers import StudyInstanceUID
 from pacs.core.job_ports import JobContext
 from pacs.core.records import Job
 from pacs.core.work import Hold, Permanent, Policy, Postpone, Retry
 from pacs.jobs.kinds import DEFAULT_QUEUE, JobKind, Schedule
+from tests.keeping import data_set, incoming_of
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,8 +86,11 @@ def family(context: JobContext[Number]) -> list[str]:
     return [one.state.value for one in context.children([*jobs, job("refuse", queue="part")])]
 
 
-def attach(archive: Archive, settings: Settings) -> Attached:
-    """Give the handlers."""
+Handler = Callable[[JobContext[Number]], object]
+
+
+def bound(archive: Archive) -> tuple[Handler, ...]:
+    """Make the handlers that write to the archive."""
     holds: list[int] = []
 
     def count(context: JobContext[Number]) -> None:
@@ -103,7 +109,25 @@ def attach(archive: Archive, settings: Settings) -> Attached:
             "INSERT INTO tally_effect (n, job) VALUES (?, ?)", (context.payload.n, context.id)
         )
 
-    handlers = (count, away, fail, refuse, postpone, die, slow, stubborn, who, family)
+    def receive(context: JobContext[Number]) -> str:
+        """Keep a file, and be killed before its rows are committed; the second time do nothing."""
+        mark = archive.home / "killed"
+        if mark.exists():
+            return "second"
+        mark.touch()
+        uid = f"1.2.{context.id}"
+        with incoming_of(archive, data_set(uid, f"{uid}.1", f"{uid}.1.1")) as incoming:
+            incoming.finish()
+            incoming.keep(StudyInstanceUID(uid))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "alive"
+
+    return count, away, receive
+
+
+def attach(archive: Archive, settings: Settings) -> Attached:
+    """Give the handlers."""
+    handlers = (*bound(archive), fail, refuse, postpone, die, slow, stubborn, who, family)
     policy = Policy(max_attempts=3, first_delay_s=0.01, max_delay_s=0.02)
     return Attached(
         jobs={
@@ -111,7 +135,7 @@ def attach(archive: Archive, settings: Settings) -> Attached:
                 handler=one,
                 payload=Number,
                 policy=policy,
-                queue="part" if one is count else DEFAULT_QUEUE,
+                queue="part" if one.__name__ == "count" else DEFAULT_QUEUE,
             )
             for one in handlers
         },
