@@ -130,6 +130,10 @@ def test_after_a_worker_was_killed_the_next_goes_on_with_what_is_missing(
             waits_until(lambda: len(in_index(archive)) == len(images))
             waits_until(lambda: _ended(archive) == 1)
             assert in_index(archive) == uids(images)
+            assert len(server.kept()) == len(images)
+            assert (
+                server.arriving() == []
+            )  # what the killed ones left is settled by their successors
             assert archive.polls.show(ADMIN, "PEER").failed == []
 
 

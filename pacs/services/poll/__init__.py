@@ -14,7 +14,6 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pacs.core.attributes import INDEXED, Level
 from pacs.core.caller import Caller
 from pacs.core.errors import EntryConflicts, EntryNotFound
-from pacs.core.identifiers import AETitle
 from pacs.core.poll_ports import FailedInstance, LastRun, Memory, MemoryCounts
 from pacs.core.polling import Poll
 from pacs.core.ports import AuditTrail, Records
