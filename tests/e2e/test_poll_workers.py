@@ -131,9 +131,7 @@ def test_after_a_worker_was_killed_the_next_goes_on_with_what_is_missing(
             waits_until(lambda: _ended(archive) == 1)
             assert in_index(archive) == uids(images)
             assert len(server.kept()) == len(images)
-            assert (
-                server.arriving() == []
-            )  # what the killed ones left is settled by their successors
+            assert server.arriving() == []  # successors settle what the killed ones left
             assert archive.polls.show(ADMIN, "PEER").failed == []
 
 
