@@ -340,6 +340,10 @@ class Poll(Section, frozen=True, kw_only=True):
             description="Wait before what failed twice is asked for again; doubled at each further time"
         ),
     ] = 600.0
+    stall_s: Annotated[
+        Seconds,
+        Meta(description="Time in which a peer's counters must move while it retrieves for us"),
+    ] = 600.0
     pause_s: Annotated[
         Annotated[float, Meta(ge=0, le=3_600)],
         Meta(description="Pause between two requests for instances, to spare the peer"),

@@ -6,6 +6,7 @@ so they are bounded, and nothing in them is taken for a UID that is none. It
 refuses to decide what is fetched.
 """
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -16,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from config import settings
 from pacs.association.message import Operation
-from pacs.association.requested import Requested
+from pacs.association.requested import Requested, RetrieveResponse
 from pacs.association.requestor import Proposal, associate
 from pacs.core.attributes import Level
 from pacs.core.errors import InstanceUnreadable, PeerRefused, PeerUnreachable
@@ -192,9 +193,7 @@ class OpenPeer:
             operation = Operation.C_GET
             responses = self._requested.get(STUDY_ROOT_GET, identifier, self._receiver)
         try:
-            for last in responses:
-                if cancelled() and last.pending:
-                    raise PeerUnreachable("broken off: told to stop")
+            last = self._followed(responses, cancelled)
         except InstanceUnreadable as failure:
             raise PeerUnreachable("its answer cannot be read") from failure
         counters = last.progress
@@ -204,6 +203,22 @@ class OpenPeer:
             raise _refused(operation, last.status)
         said = f"{operation.value} 0x{last.status:04X}: {counters.completed} done"
         return f"{said}, {counters.failed} failed, {counters.warning} warnings"
+
+    def _followed(
+        self, responses: Iterator[RetrieveResponse], cancelled: Callable[[], bool]
+    ) -> RetrieveResponse:
+        """Give the last response. Raises ``PeerUnreachable`` when told to stop, or where nothing moves."""
+        moved_s, last = time.monotonic(), next(responses)
+        counters = last.progress
+        while last.pending:
+            if cancelled():
+                raise PeerUnreachable("broken off: told to stop")
+            last = next(responses)
+            if last.progress != counters:
+                counters, moved_s = last.progress, time.monotonic()
+            elif time.monotonic() - moved_s > self._polling.stall_s:
+                raise PeerUnreachable("broken off: its counters do not move")
+        return last
 
 
 class _Answers:

@@ -10,6 +10,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
 
 STUDY_ROOT = "1.2.840.10008.5.1.4.1.2.2."
 _NEXT = {"STUDY": "StudyInstanceUID", "SERIES": "SeriesInstanceUID", "IMAGE": "SOPInstanceUID"}
@@ -29,6 +30,9 @@ class FakePeer:
     find_status: int | None = None
     most_answers: int | None = None
     pause_s: float = 0.0
+    stalls: bool = False
+    """Whether it says pending for ever, and sends nothing."""
+    repeats: int = 1
     extra: Sequence[Dataset] = ()
     """Answers at every level that nobody should give."""
     our_port: int = 0
@@ -84,8 +88,8 @@ class FakePeer:
 
     def get(self, event: Any) -> Iterator[Any]:
         chosen = self._chosen(event.identifier)
-        yield len(chosen)
-        yield from self._sending(event, chosen)
+        yield len(chosen) * self.repeats
+        yield from self._sending(event, chosen * self.repeats)
 
     def move(self, event: Any) -> Iterator[Any]:
         chosen = self._chosen(event.identifier)
@@ -108,6 +112,11 @@ class FakePeer:
         if self.retrieve_status is not None:
             yield self.retrieve_status, None
             return
+        while self.stalls:
+            self._pending(event)
+            time.sleep(0.05)
+            if not event.assoc.is_established:
+                return
         for one in chosen:
             time.sleep(self.pause_s)
             if one.SOPInstanceUID in self.aborts_at:
@@ -116,6 +125,17 @@ class FakePeer:
             with self.lock:
                 self.sent.append(str(one.SOPInstanceUID))
             yield 0xFF00, one
+
+    def _pending(self, event: Any) -> None:
+        """Say that it goes on, with counters that stay."""
+        response = (C_GET if "GET" in type(event.request).__name__ else C_MOVE)()
+        response.MessageIDBeingRespondedTo = event.request.MessageID
+        response.AffectedSOPClassUID = event.request.AffectedSOPClassUID
+        response.Status = 0xFF00
+        response.NumberOfRemainingSuboperations = 2
+        response.NumberOfCompletedSuboperations = 0
+        response.NumberOfFailedSuboperations = response.NumberOfWarningSuboperations = 0
+        event.assoc.dimse.send_msg(response, event.context.context_id)
 
     def heard(self, event: Any) -> None:
         if type(event.message).__name__ == "C_STORE_RSP":

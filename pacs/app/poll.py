@@ -1,6 +1,6 @@
 """Polls attached: the job that runs one, when each is due, and what a run is made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
@@ -68,7 +68,7 @@ class Polling:
         self._peers = PeerTable(archive.database)
         settings = archive.settings
         self._ae_title = AETitle(settings.dicom.ae_title)
-        where = zone(settings.jobs.time_zone)
+        named = settings.jobs.time_zone
         self._parts = Parts(
             peers=PollSCU(
                 ae_title=self._ae_title, bounds=settings.association, polling=settings.poll
@@ -78,7 +78,7 @@ class Polling:
             settings=settings.poll,
             receiver=self._receiver,
             has_room=lambda: archive.store.free_bytes() > 0,
-            today=lambda: datetime.now(where).date(),
+            today=lambda: datetime.now(zone(named)).date(),
         )
 
     def schedules(self) -> Sequence[Schedule]:
@@ -122,7 +122,7 @@ class Polling:
             issuer_of_patient_id=self._archive.settings.identity.issuer_of_patient_id,
         )
 
-    def _receiver(self, caller: Caller) -> IngestReceiver:
+    def _receiver(self, caller: Caller, cancelled: Callable[[], bool]) -> IngestReceiver:
         archive = self._archive
         return IngestReceiver(
             archive.ingest,
@@ -130,4 +130,6 @@ class Polling:
             archive.audit,
             caller=caller,
             receiving_ae_title=self._ae_title,
+            cancelled=cancelled,
+            most=archive.settings.poll.max_study_instances,
         )

@@ -116,6 +116,8 @@ class Answering:
         coming = cast(Coming, request.incoming)  # our own landings began it
         try:
             coming.take()
+        except PeerUnreachable:
+            raise
         except PacsError as failure:
             numbers = (REFUSALS[kind] for kind in type(failure).__mro__ if kind in REFUSALS)
             status = next(numbers, CANNOT_UNDERSTAND)

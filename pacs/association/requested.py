@@ -161,7 +161,8 @@ class Requested:
         """Have the peer send to us; yield each response. PS3.7 Section 9.1.3.
 
         Each instance goes to ``receiver`` as it arrives, and is answered once
-        it has been taken; what it raises, a ``PacsError`` aside, ends the association.
+        it has been taken. ``PeerUnreachable`` and what is no ``PacsError`` of what it
+        raises ends the association, the rest is the peer's answer.
         """
         self._landings.receiver = receiver
         try:

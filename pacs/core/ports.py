@@ -137,7 +137,10 @@ class Coming(Protocol):
         ...
 
     def take(self) -> None:
-        """Keep it, all of it. Raises what went wrong, a ``PacsError``; the peer is told then."""
+        """Keep it, all of it. Raises what went wrong, a ``PacsError``; the peer is told then.
+
+        ``PeerUnreachable`` ends the association instead.
+        """
         ...
 
     def __exit__(self, *exc_info: object) -> None: ...

@@ -278,7 +278,25 @@ def test_told_to_stop_it_breaks_off_and_the_next_run_goes_on(tmp_path: Path) -> 
         peer.pause_s = 0
         assert polled(archive)[0]["fetched"] == 6 - some
         assert in_index(archive) == uids(images)
-        assert len(peer.sent) <= 7
+        assert peer.answers == [0x0000] * 6  # each was taken once
+
+
+@pytest.mark.parametrize("by", FetchBy)
+def test_a_retrieve_in_which_nothing_moves_is_broken_off(by: FetchBy, tmp_path: Path) -> None:
+    peer = FakePeer(images=study_of(2), stalls=True)
+    with polling(tmp_path, peer, by, poll__stall_s="0.3") as archive:
+        result, said = polled(archive)
+        assert (result["fetched"], result["failed"]) == (0, 0)
+        assert any("its counters do not move" in one for one in said)
+
+
+def test_a_peer_that_sends_more_than_there_is_is_broken_off(tmp_path: Path) -> None:
+    images = study_of(3)
+    peer = FakePeer(images=images, repeats=50)
+    with polling(tmp_path, peer, poll__max_study_instances="5") as archive:
+        polled(archive)
+        assert len(peer.sent) < 12
+        assert in_index(archive) == uids(images)
 
 
 # --- what an administrator does ----------------------------------------------------------

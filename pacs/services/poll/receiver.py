@@ -5,6 +5,7 @@ when it is safe, is ``Ingest``'s.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -12,6 +13,7 @@ from pacs.core.caller import Caller
 from pacs.core.errors import (
     CapacityExhausted,
     PacsError,
+    PeerUnreachable,
     RecordsFailed,
     StorageFailed,
 )
@@ -33,7 +35,9 @@ _OURS = (CapacityExhausted, StorageFailed, RecordsFailed)
 class IngestReceiver:
     """``pacs.core.ports.Receiver`` into the archive, for one association.
 
-    ``failure`` is what kept us, not the peer, from taking something in.
+    ``failure`` is what kept us, not the peer, from taking something in. Once
+    ``cancelled``, or after ``most`` instances, the association is ended: a peer
+    need not say anything else while it sends.
     """
 
     def __init__(
@@ -44,12 +48,16 @@ class IngestReceiver:
         *,
         caller: Caller,
         receiving_ae_title: AETitle,
+        cancelled: Callable[[], bool],
+        most: int,
     ) -> None:
         self._ingest = ingest
         self._spool = spool
         self._audit = audit
         self._caller = replace(caller, association=new_object_id())
         self._receiving_ae_title = receiving_ae_title
+        self._cancelled = cancelled
+        self._room = most
         self.failure: PacsError | None = None
 
     def __call__(
@@ -77,6 +85,9 @@ class IngestReceiver:
 
     def take(self, incoming: Incoming) -> None:
         """Keep one, and put on record how that went."""
+        self._room -= 1
+        if self._room < 0 or self._cancelled():
+            raise PeerUnreachable("broken off: told to stop, or more came than was asked for")
         outcome = "failure"
         try:
             self._accept(incoming)

@@ -74,7 +74,7 @@ class Parts:
     memory: Memory
     audit: AuditTrail
     settings: settings.Poll
-    receiver: Callable[[Caller], IngestReceiver]
+    receiver: Callable[[Caller, Callable[[], bool]], IngestReceiver]
     has_room: Callable[[], bool]
     today: Callable[[], date]
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -266,7 +266,7 @@ class Run:
             at_once=self._parts.settings.uids_per_request,
             breaks=kept.breaks,
         )
-        receiver = self._parts.receiver(self._caller)
+        receiver = self._parts.receiver(self._caller, self._watch.cancelled)
         expected = _expected(study, wanted)
         before = self.result.fetched
         with self._away(), self._way(receiver, expected) as peer:
