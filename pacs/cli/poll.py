@@ -161,11 +161,12 @@ def run(home: Home, *, name: str, now: bool) -> None:
 
 @poll.command()
 @_name_argument
+@click.option("--gone", is_flag=True, help="Also what came before and is no longer held here.")
 @pass_home
-def retry(home: Home, *, name: str) -> None:
+def retry(home: Home, *, name: str, gone: bool) -> None:
     """Try anew, at the next run, what the peer did not deliver."""
     with opened(home) as archive:
-        again = archive.polls.retry(admin("poll retry"), name)
+        again = archive.polls.retry(admin("poll retry"), name, gone=gone)
     click.echo(f"{again} instances are tried anew")
 
 

@@ -218,8 +218,8 @@ class Memory(Protocol):
         """How much is remembered of a peer."""
         ...
 
-    def retry(self, ae_title: AETitle) -> int:
-        """Forget every failure with a peer; gives how many instances that are."""
+    def retry(self, ae_title: AETitle, *, gone: bool) -> int:
+        """Forget every failure with a peer, and where ``gone`` all that came; gives how many failures."""
         ...
 
     def forget(self, not_seen_since: datetime) -> int:

@@ -188,18 +188,20 @@ class PollMemory:
             studies=int(studies[0]), came=int(instances[0]), failed=int(instances[1])
         )
 
-    def retry(self, ae_title: AETitle) -> int:
-        """Forget every failure with a peer, so that all is tried anew; gives how many instances that are."""
+    def retry(self, ae_title: AETitle, *, gone: bool) -> int:
+        """Forget every failure with a peer, and where ``gone`` all that came; gives how many failures."""
         with self._database.transaction():
-            gone = self._database.write(
+            failed = self._database.write(
                 "DELETE FROM poll_instance WHERE ae_title = ? AND came = 0", (ae_title,)
             ).rowcount
+            if gone:
+                self._database.write("DELETE FROM poll_instance WHERE ae_title = ?", (ae_title,))
             self._database.write(
                 "UPDATE poll_study SET instances = NULL, due_utc = NULL, breaks = 0 "
                 "WHERE ae_title = ?",
                 (ae_title,),
             )
-        return int(gone)
+        return int(failed)
 
     def forget(self, not_seen_since: datetime) -> int:
         """Forget the studies no peer has shown since, and their instances; gives how many studies."""

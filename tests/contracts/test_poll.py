@@ -134,9 +134,12 @@ def test_failures_are_forgotten_when_asked_and_nothing_else(memory: PollMemory) 
     memory.note(THERE, STUDY, {uid(2): InstanceMemory(came=False, attempts=8)})
     counts = memory.counts(HERE)
     assert (counts.studies, counts.came, counts.failed) == (1, 1, 1)
-    assert memory.retry(HERE) == 1
+    assert memory.retry(HERE, gone=False) == 1
     assert memory.instances(HERE, STUDY) == {uid(1): InstanceMemory(came=True)}
     assert memory.studies(HERE, [STUDY]) == {STUDY: StudyMemory()}
+    assert memory.counts(THERE).failed == 1
+    assert memory.retry(HERE, gone=True) == 0
+    assert memory.instances(HERE, STUDY) == {}
     assert memory.counts(THERE).failed == 1
 
 

@@ -69,6 +69,19 @@ def test_what_is_held_and_what_was_deleted_is_not_asked_for(by: FetchBy, tmp_pat
         assert sorted(peer.sent) == uids([*images[1:], *more])
 
 
+def test_what_is_gone_is_fetched_again_only_when_an_administrator_says_so(tmp_path: Path) -> None:
+    images = study_of(3)
+    peer = FakePeer(images=images)
+    with polling(tmp_path, peer) as archive:
+        polled(archive)
+        with archive.database.transaction():  # as a reindex forgets files that are missing
+            archive.database.write("DELETE FROM instance")
+        assert polled(archive)[0]["fetched"] == 0
+        archive.polls.retry(ADMIN, "PEER", gone=True)
+        assert polled(archive)[0]["fetched"] == 3
+        assert in_index(archive) == uids(images)
+
+
 @pytest.mark.parametrize("counts", [True, False])
 def test_a_study_that_has_not_changed_is_not_looked_at_where_the_peer_counts(
     counts: bool, tmp_path: Path

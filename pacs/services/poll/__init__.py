@@ -167,11 +167,14 @@ class Polls:
                 self._go_on(job.queue)
         self._audit.record("poll-asked", caller, poll=name)
 
-    def retry(self, caller: Caller, name: str) -> int:
-        """Try anew what the poll's peer did not deliver; gives how many instances. Raises ``EntryNotFound``."""
+    def retry(self, caller: Caller, name: str, *, gone: bool = False) -> int:
+        """Try anew what the poll's peer did not deliver; gives how many instances. Raises ``EntryNotFound``.
+
+        With ``gone`` what came before and is no longer held is fetched again, too.
+        """
         poll = self.find(caller, name)
-        again = self._memory.retry(poll.ae_title)
-        self._audit.record("poll-retried", caller, poll=name, instances=again)
+        again = self._memory.retry(poll.ae_title, gone=gone)
+        self._audit.record("poll-retried", caller, poll=name, instances=again, gone=gone)
         return again
 
 
