@@ -382,6 +382,45 @@ class Metrics(Section, frozen=True, kw_only=True):
     port: Annotated[Port, Meta(description="Port on which it does; 0 for none")] = 0
 
 
+class Poll(Section, frozen=True, kw_only=True):
+    """Asking peers for what is new there."""
+
+    max_studies: Annotated[
+        Count, Meta(description="Studies taken from one answer of a peer; what is more is left")
+    ] = 10_000
+    max_study_instances: Annotated[
+        Count, Meta(description="Instances of one study that are listed; what is more is left")
+    ] = 100_000
+    uids_per_request: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000)],
+        Meta(description="Instances named in one C-MOVE or C-GET, where single ones are missing"),
+    ] = 50
+    max_attempts: Annotated[
+        Annotated[int, Meta(ge=1, le=100)],
+        Meta(description="Times an instance is asked for that does not come; then it is given up"),
+    ] = 8
+    retry_s: Annotated[
+        Seconds,
+        Meta(
+            description="Wait before what failed twice is asked for again; doubled at each further time"
+        ),
+    ] = 600.0
+    stall_s: Annotated[
+        Seconds,
+        Meta(description="Time in which a peer's counters must move while it retrieves for us"),
+    ] = 600.0
+    pause_s: Annotated[
+        Annotated[float, Meta(ge=0, le=3_600)],
+        Meta(description="Pause between two requests for instances, to spare the peer"),
+    ] = 0.0
+    remember_days: Annotated[
+        Annotated[int, Meta(ge=1, le=36_500)],
+        Meta(
+            description="What came and was deleted here is not fetched again until a peer has not shown its study for so long"
+        ),
+    ] = 365
+
+
 class Logging(Section, frozen=True, kw_only=True):
     """What the log says. It never holds patient data."""
 
@@ -410,4 +449,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     identity: Identity = field(default_factory=Identity)
     outbox: Outbox = field(default_factory=Outbox)
     metrics: Metrics = field(default_factory=Metrics)
+    poll: Poll = field(default_factory=Poll)
     logging: Logging = field(default_factory=Logging)

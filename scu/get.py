@@ -13,7 +13,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset
 
 from config import settings
-from pacs.association.landing import Received
+from pacs.association.landing import LandingPlace, Received
 from pacs.association.requested import RetrieveResponse
 from pacs.association.requestor import MAX_CONTEXTS, Proposal, associate
 from pacs.core.records import Peer
@@ -113,9 +113,11 @@ def get(
         yield from requested.get(
             sop_class_uid,
             identifier,
-            arrivals.folder,
-            arrivals.received,
-            max_instance_bytes=arrivals.max_instance_bytes,
+            LandingPlace(
+                folder=arrivals.folder,
+                max_bytes=arrivals.max_instance_bytes,
+                received=arrivals.received,
+            ),
         )
 
 

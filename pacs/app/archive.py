@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from config.load import Loaded
 from config.settings import Settings
 from pacs.app.extension import Attached, Extension, installed
+from pacs.app.poll import polls
 from pacs.app.provided import OURS
 from pacs.core.errors import NotInitialized, SettingsInvalid
 from pacs.core.identifiers import AETitle, TransferSyntaxUID
@@ -32,6 +33,7 @@ from pacs.services.job import Jobs
 from pacs.services.ls import Listing
 from pacs.services.outbox import Outbox
 from pacs.services.peer import Peers
+from pacs.services.poll import Polls
 from pacs.services.reindex import Reindex
 from pacs.services.retrieve import Retrieve
 from pacs.services.stats import Statistics
@@ -86,6 +88,7 @@ class Archive:
     verification: Verification
     reindex: Reindex
     jobs: Jobs
+    polls: Polls
     job_table: JobTable
     wake: Callable[[str], None]
     records: DatabaseRecords
@@ -232,6 +235,7 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         verification=Verification(index=_whole(parts), store=parts.store, audit=parts.audit),
         reindex=reindex,
         jobs=Jobs(JobList(parts.database, parts.wake), parts.audit),
+        polls=polls(parts.database, parts.records, parts.audit),
         job_table=parts.job_table,
         wake=parts.wake,
         records=parts.records,

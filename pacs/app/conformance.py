@@ -265,7 +265,8 @@ def _used() -> Iterator[Sequence[str]]:
         yield service, ", ".join(_name(one) for one in uids), uncompressed
     yield (
         "Storage, as SCP within our C-GET",
-        "those the peer names in SOP Classes in Study, or: "
+        "those the peer names in SOP Classes in Study or for each instance; in a poll those usual for "
+        "the modalities it names; or: "
         + ", ".join(_name(one) for one in scu_get.COMMON_SOP_CLASSES),
         ", ".join(_name(one) for one in scu_get.TRANSFER_SYNTAXES),
     )

@@ -150,7 +150,8 @@ SERVICES: Final[Mapping[str, str]] = {
 USER: Final = """
 ### Services used (SCU)
 
-The commands run as the AE title `dicom.ae_title`, each on an association of its own; no peer is called unasked.
+The commands and the workers call as the AE title `dicom.ae_title`, each on an association of its own. Workers call for polls, on the
+schedules an administrator gave them (`pacs poll`), with query and retrieve in the Study Root, and for Storage Commitment.
 
 Storage Commitment is requested by N-ACTION, Action Type ID 1, each transaction under a UID of its own and for at most
 `commitment.max_references` instances. Success and warnings: the report is waited for until `commitment.deadline_s` is over. 0x0112,

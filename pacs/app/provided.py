@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pacs.app import chores, commitment, quiet, route
+from pacs.app import chores, commitment, poll, quiet, route
 from pacs.app.extension import Attached, Extension
 from pacs.association.sop_classes import STORAGE
 from scp import find, retrieve, store, verification
@@ -39,6 +39,7 @@ OURS: tuple[Extension, ...] = (
     Extension(name="chores", attach=chores.attach),
     Extension(name="quiet", attach=quiet.attach),
     Extension(name="route", attach=route.attach),
+    Extension(name="poll", attach=poll.attach),
 )
 
 

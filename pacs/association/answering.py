@@ -8,26 +8,43 @@ opened the association, if it gave a handler. Refuses to know any service class.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from pydicom.dataset import Dataset
 
-from pacs.association.commands import fields_of, operation_of
+from pacs.association.commands import fields_of, operation_of, text
 from pacs.association.exchange import Exchange
 from pacs.association.identifiers import decode_identifier
 from pacs.association.intake import Arrived
-from pacs.association.landing import Landing, LandingPlace, Received
 from pacs.association.message import Operation, Response
 from pacs.association.negotiation import Agreed
 from pacs.association.responses import PENDING, Responses, sop_class_of
 from pacs.association.serving import PROCESSING_FAILURE, UNRECOGNIZED_OPERATION, refusal_of
-from pacs.core.errors import CapacityExhausted, InstanceTooLarge, PacsError, PeerUnreachable
+from pacs.core.errors import (
+    CapacityExhausted,
+    InstanceTooLarge,
+    PacsError,
+    PeerUnreachable,
+    RecordsFailed,
+    SOPClassMismatch,
+    SOPInstanceMismatch,
+    StorageFailed,
+)
+from pacs.core.identifiers import SOPClassUID, SOPInstanceUID, TransferSyntaxUID, is_uid
+from pacs.core.ports import Coming, Receiver
 
 LOGGER = logging.getLogger("pacs.association")
 
 SUCCESS: Final = 0x0000
-OUT_OF_RESOURCES: Final = 0xA700
 CANNOT_UNDERSTAND: Final = 0xC000
+REFUSALS: Final[Mapping[type[PacsError], int]] = {
+    CapacityExhausted: 0xA700,  # Refused: Out of Resources
+    InstanceTooLarge: 0xA700,
+    RecordsFailed: 0xA700,
+    StorageFailed: 0xA700,
+    SOPClassMismatch: 0xA900,  # Error: Data Set does not match SOP Class
+    SOPInstanceMismatch: 0xA900,
+}
 """PS3.4 Table B.2-1, for the C-STORE sub-operations of our C-GET, where we are the SCP."""
 
 
@@ -44,17 +61,23 @@ class Asked:
 OnRequest = Callable[[Asked], Response]
 """Answers one request, on the association's thread. What it raises fails the request and nothing else."""
 
-Taken = Callable[[Received], None]
-
 
 class Landings:
-    """Begins the files of C-STOREs while a C-GET says where; outside one their Data Sets are dropped."""
+    """Begins C-STOREs while a C-GET says who receives them; outside one their Data Sets are dropped."""
 
-    place: LandingPlace | None = None
-    received: Taken | None = None
+    receiver: Receiver | None = None
 
-    def __call__(self, context: Agreed, command: Mapping[str, object]) -> Landing | None:
-        return None if self.place is None else self.place.begin(context, command)
+    def __call__(self, context: Agreed, command: Mapping[str, object]) -> Coming | None:
+        sop_class_uid = text(command, "AffectedSOPClassUID")
+        sop_instance_uid = text(command, "AffectedSOPInstanceUID")
+        named = sop_class_uid == context.abstract_syntax and is_uid(sop_instance_uid)
+        if self.receiver is None or not named:
+            return None
+        return self.receiver(
+            SOPClassUID(sop_class_uid),
+            SOPInstanceUID(sop_instance_uid),
+            TransferSyntaxUID(context.transfer_syntax),
+        )
 
 
 class Answering:
@@ -82,18 +105,25 @@ class Answering:
         self._send(arrived, answer)
 
     def _landed(self, request: Arrived) -> Response:
-        """Keep one instance. PS3.4 Section C.4.3.3."""
-        landing, received = request.incoming, self._landings.received
-        if not isinstance(landing, Landing) or received is None:
+        """Keep one instance, and only then say so. PS3.4 Section C.4.3.3."""
+        if self._landings.receiver is None:
             request.discard()
             return Response(status=UNRECOGNIZED_OPERATION)
+        refusal = refusal_of(request)
+        if refusal is not None:
+            request.discard()
+            return Response(status=refusal)
+        coming = cast(Coming, request.incoming)  # our own landings began it
         try:
-            arrived = landing.keep()
-        except (CapacityExhausted, InstanceTooLarge):
-            return Response(status=OUT_OF_RESOURCES)
-        except PacsError:
-            return Response(status=CANNOT_UNDERSTAND)
-        received(arrived)
+            coming.take()
+        except PeerUnreachable:
+            raise
+        except PacsError as failure:
+            numbers = (REFUSALS[kind] for kind in type(failure).__mro__ if kind in REFUSALS)
+            status = next(numbers, CANNOT_UNDERSTAND)
+            return Response(status=status, comment=failure.peer_comment)
+        finally:
+            coming.__exit__(None, None, None)
         return Response(status=SUCCESS)
 
     def _answered(self, arrived: Arrived) -> Response:

@@ -2,20 +2,18 @@
 
 Owns the temporary file, its bound and its final name. It refuses to judge the
 Data Set; that is left to whoever asked for it. The archive's own store has
-stricter rules and its own way in.
+stricter rules and a receiver of its own.
 """
 
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pacs.association.commands import text
-from pacs.association.negotiation import Agreed
 from pacs.core.errors import CapacityExhausted, InstanceIncomplete, InstanceTooLarge, PacsError
-from pacs.core.identifiers import is_uid
+from pacs.core.identifiers import SOPClassUID, SOPInstanceUID, TransferSyntaxUID, is_uid
 from pacs.core.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 TEMPORARY_PREFIX = ".receiving-"
@@ -39,7 +37,8 @@ class Landing:
     """One Part 10 file while it arrives.
 
     ``write`` never raises: the first failure is remembered and raised by
-    ``keep``, so that the message can be drained and answered.
+    ``keep``, so that the message can be drained and answered. ``received`` is
+    told of it once it has its name.
     """
 
     def __init__(
@@ -50,8 +49,10 @@ class Landing:
         sop_instance_uid: str,
         transfer_syntax_uid: str,
         max_bytes: int,
+        received: Callable[[Received], None] = lambda _: None,
     ) -> None:
         self._folder = folder
+        self._received = received
         self._uids = (sop_class_uid, sop_instance_uid, transfer_syntax_uid)
         self._room_bytes = max_bytes
         self._failure: PacsError | None = None
@@ -77,6 +78,10 @@ class Landing:
                 self._handle.write(piece)
             except OSError as failure:
                 self._failure = CapacityExhausted(f"{self._folder}: {failure.strerror}")
+
+    def take(self) -> None:
+        """Keep it and say so."""
+        self._received(self.keep())
 
     def keep(self) -> Received:
         """Give the file its final name, made of the validated SOP Instance UID alone.
@@ -117,19 +122,26 @@ class Landing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LandingPlace:
-    """The folder instances may land in now, and how large each may be."""
+    """A folder as ``pacs.core.ports.Receiver``, and how large each instance may be."""
 
     folder: Path
     max_bytes: int
+    received: Callable[[Received], None]
 
-    def begin(self, context: Agreed, command: Mapping[str, object]) -> Landing:
+    def __call__(
+        self,
+        sop_class_uid: SOPClassUID,
+        sop_instance_uid: SOPInstanceUID,
+        transfer_syntax_uid: TransferSyntaxUID,
+    ) -> Landing:
         """Begin the file of one C-STORE."""
         return Landing(
             self.folder,
-            sop_class_uid=text(command, "AffectedSOPClassUID"),
-            sop_instance_uid=text(command, "AffectedSOPInstanceUID"),
-            transfer_syntax_uid=context.transfer_syntax,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
             max_bytes=self.max_bytes,
+            received=self.received,
         )
 
 

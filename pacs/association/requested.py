@@ -5,9 +5,8 @@ is for ``answering``. It refuses to judge a Status beyond "is more to come", and
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pydicom.dataset import Dataset
 
@@ -26,7 +25,6 @@ from pacs.association.commands import (
 from pacs.association.exchange import Exchange
 from pacs.association.identifiers import decode_identifier, encode_identifier
 from pacs.association.intake import Arrived
-from pacs.association.landing import LandingPlace, Received
 from pacs.association.message import Message, Operation
 from pacs.association.negotiation import Agreed
 from pacs.association.posts import encoded as encode_posted
@@ -39,7 +37,7 @@ from pacs.core.errors import (
     PeerRefused,
 )
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
-from pacs.core.ports import Delivery
+from pacs.core.ports import Delivery, Receiver
 from pacs.core.records import Originator, Payload, Progress
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -160,28 +158,21 @@ class Requested:
             yield self._progress(self._response(Operation.C_MOVE, message_id))
 
     def get(
-        self,
-        sop_class_uid: str,
-        identifier: Dataset,
-        folder: Path,
-        received: Callable[[Received], None],
-        *,
-        max_instance_bytes: int,
+        self, sop_class_uid: str, identifier: Dataset, receiver: Receiver
     ) -> Iterator[RetrieveResponse]:
         """Have the peer send to us; yield each response. PS3.7 Section 9.1.3.
 
-        Each instance is written to ``folder`` as it arrives and reported to
-        ``received`` under its final name, its SOP Instance UID and ``.dcm``;
-        what ``received`` raises ends the association.
+        Each instance goes to ``receiver`` as it arrives, and is answered once
+        it has been taken. ``PeerUnreachable`` and what is no ``PacsError`` of what it
+        raises ends the association, the rest is the peer's answer.
         """
-        self._landings.place = LandingPlace(folder=folder, max_bytes=max_instance_bytes)
-        self._landings.received = received
+        self._landings.receiver = receiver
         try:
             message_id, _ = self._request(Operation.C_GET, sop_class_uid, identifier)
             while self._awaiting_response:
                 yield self._progress(self._response(Operation.C_GET, message_id))
         finally:
-            self._landings.place = self._landings.received = None
+            self._landings.receiver = None
 
     def ask(self, message: Message) -> Answer:
         """Send a message and give the response to it; made for the N- operations. PS3.7 Section 10.1.

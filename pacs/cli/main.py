@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, Entry] = {
     "job": Entry("pacs.cli.job:job", "List jobs and dead letters; retry, cancel, purge"),
     "metrics": Entry("pacs.cli.metrics:metrics", "Print depth and age of queues for a collector"),
     "route": Entry("pacs.cli.route:route", "Say which arrivals go where, and try it on a file"),
+    "poll": Entry("pacs.cli.poll:poll", "Ask peers on a schedule for what is new, and fetch it"),
     "outbox": Entry("pacs.cli.outbox:outbox", "See events that peers have not confirmed yet"),
     "conformance": Entry(
         "pacs.cli.conformance:conformance", "Print the DICOM conformance statement"

@@ -15,6 +15,7 @@ from pacs.core.identifiers import (
     Digest,
     ObjectId,
     SOPClassUID,
+    SOPInstanceUID,
     StudyInstanceUID,
     TransferSyntaxUID,
 )
@@ -126,6 +127,27 @@ class Incoming(Protocol):
 
     def __enter__(self) -> "Incoming": ...
     def __exit__(self, *exc_info: object) -> None: ...
+
+
+class Coming(Protocol):
+    """One Data Set that a peer sends us because we asked for it, while it arrives."""
+
+    def write(self, piece: memoryview) -> None:
+        """Append a piece as it travelled. Never raises: the first failure shows in ``take``."""
+        ...
+
+    def take(self) -> None:
+        """Keep it, all of it. Raises what went wrong, a ``PacsError``; the peer is told then.
+
+        ``PeerUnreachable`` ends the association instead.
+        """
+        ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+Receiver = Callable[[SOPClassUID, SOPInstanceUID, TransferSyntaxUID], Coming]
+"""Begins one Data Set of a C-GET. Whoever gets it takes it or leaves it, and leaves it in any case."""
 
 
 class Spool(Protocol):

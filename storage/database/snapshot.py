@@ -7,6 +7,7 @@ from pacs.core.records import Snapshot
 from storage.database.connection import Database
 from storage.database.peer import PeerTable
 from storage.database.route import RouteTable
+from storage.database.poll import PollTable
 
 _LOOK_AGAIN_S = 1.0
 
@@ -17,6 +18,7 @@ class DatabaseSnapshots:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._peers = PeerTable(database)
+        self._polls = PollTable(database)
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._looked_at = 0.0
@@ -37,4 +39,5 @@ class DatabaseSnapshots:
             revision=revision,
             peers={one.ae_title: one for one in self._peers.list()},
             routes=tuple(RouteTable(self._database).list()),
+            polls=tuple(self._polls.list()),
         )

@@ -44,6 +44,9 @@ TABLES: tuple[Table, ...] = (
     Table("job_queue", Kind.RECORD, "queues whose peer is away: held until when, and why"),
     Table("outbox", Kind.RECORD, "an event a peer has not confirmed yet, or never did"),
     Table("commitment", Kind.RECORD, "what a peer was asked to answer for, and its report"),
+    Table("poll", Kind.RECORD, "a peer that is asked for what is new, and how that ended last"),
+    Table("poll_study", Kind.RECORD, "a study of a polled peer as it was left"),
+    Table("poll_instance", Kind.RECORD, "what came from a polled peer once, or did not come"),
     Table("outbox_call", Kind.RECORD, "when a peer that did not take our call is called again"),
 )
 """In an order in which they can be emptied: children before parents."""

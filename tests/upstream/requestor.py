@@ -27,7 +27,7 @@ from pynetdicom.sop_class import Verification
 from pynetdicom.status import code_to_category
 
 from config.settings import Association as Bounds
-from pacs.association.landing import Received
+from pacs.association.landing import LandingPlace, Received
 from pacs.association.message import Message, Operation
 from pacs.association.requested import Answer, Requested, RetrieveResponse
 from pacs.association.requestor import NothingAccepted, Proposal, associate
@@ -225,9 +225,7 @@ class Opened:
         got = self._requested.get(
             str(query_model),
             dataset,
-            folder,
-            self._received,
-            max_instance_bytes=MOST_INSTANCE_BYTES,
+            LandingPlace(folder=folder, max_bytes=MOST_INSTANCE_BYTES, received=self._received),
         )
         return self._responses(got, _progress)
 
