@@ -6,8 +6,8 @@ import time
 from pacs.core.records import Snapshot
 from storage.database.connection import Database
 from storage.database.peer import PeerTable
-from storage.database.route import RouteTable
 from storage.database.poll import PollTable
+from storage.database.route import RouteTable
 
 _LOOK_AGAIN_S = 1.0
 
