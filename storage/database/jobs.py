@@ -167,11 +167,19 @@ class JobTable:
     def parts(self, claim: Claim) -> Sequence[Part]:
         """How the parts of a job ended, in the order they were asked for."""
         rows = self._database.execute(
-            "SELECT id, kind, state, result, last_error FROM job WHERE parent = ? ORDER BY id",
+            "SELECT id, kind, payload, state, result, last_error FROM job "
+            "WHERE parent = ? ORDER BY id",
             (claim.id,),
         )
         return [
-            Part(id=row[0], kind=row[1], state=JobState(row[2]), result=row[3], error=row[4])
+            Part(
+                id=row[0],
+                kind=row[1],
+                payload=row[2],
+                state=JobState(row[3]),
+                result=row[4],
+                error=row[5],
+            )
             for row in rows
         ]
 
