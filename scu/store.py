@@ -31,6 +31,8 @@ Offers = Sequence[tuple[SOPClassUID, tuple[TransferSyntaxUID, ...]]]
 class NothingTaken:
     """The way to a peer that accepted none of the offered contexts: no instance passes."""
 
+    last_status = None
+
     def accepted(self, sop_class_uid: SOPClassUID) -> tuple[TransferSyntaxUID, ...]:
         """Nothing is accepted."""
         return ()

@@ -24,6 +24,7 @@ from pacs.jobs.broker import Bell
 from pacs.observe.audit import FileAuditTrail
 from pacs.services.conflict import Conflicts
 from pacs.services.delete import Deletions
+from pacs.services.delivery.shipment import Shipping
 from pacs.services.find import Find
 from pacs.services.gate import AskingGate, LoopbackGate
 from pacs.services.header import read_dataset
@@ -74,6 +75,7 @@ class Archive:
     snapshots: DatabaseSnapshots
     ingest: Ingest
     find: Find
+    shipping: Shipping
     retrieve: Retrieve
     peers: Peers
     listing: Listing
@@ -197,6 +199,7 @@ def _gate(settings: Settings) -> Gate:
 def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
     settings = parts.settings
     ingest = _ingest(parts)
+    shipping = _shipping(parts)
     reindex = _reindex(parts, ingest)
     return Archive(
         home=home,
@@ -209,7 +212,8 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         snapshots=parts.snapshots,
         ingest=ingest,
         find=_find(parts),
-        retrieve=_retrieve(parts),
+        shipping=shipping,
+        retrieve=_retrieve(parts, shipping),
         peers=Peers(PeerTable(parts.database), parts.audit),
         listing=Listing(_find(parts)),
         statistics=Statistics(DatabaseCounts(parts.database), parts.store),
@@ -257,16 +261,24 @@ def _header_reader(parts: _Parts) -> Callable[[Place, TransferSyntaxUID], Datase
     return read
 
 
-def _retrieve(parts: _Parts) -> Retrieve:
+def _shipping(parts: _Parts) -> Shipping:
     settings = parts.settings
-    return Retrieve(
+    return Shipping(
         index=parts.index,
-        records=parts.records,
         store=parts.store,
         sender=StoreSCU(ae_title=settings.dicom.ae_title, bounds=settings.association),
         transcoder=parts.transcoder,
-        snapshots=parts.snapshots,
         settings=settings.retrieve,
+    )
+
+
+def _retrieve(parts: _Parts, shipping: Shipping) -> Retrieve:
+    return Retrieve(
+        index=parts.index,
+        records=parts.records,
+        shipping=shipping,
+        snapshots=parts.snapshots,
+        settings=parts.settings.retrieve,
     )
 
 

@@ -39,6 +39,7 @@ class AssociationDelivery:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._broken = False
+        self.last_status: int | None = None
         self._batch = Batch(exchange.fragment_bytes)
         self._ahead: Source | None = None
         self._contexts: dict[tuple[str, str], int] = {}
@@ -81,8 +82,9 @@ class AssociationDelivery:
         A payload that cannot be read, or that no accepted context fits, is a
         failed sub-operation; the way stays open.
         """
+        self.last_status = None
         try:
-            status = self.store(payload, originator, following)
+            status = self.last_status = self.store(payload, originator, following)
         except (InstanceNotFound, PeerRefused):
             return SendOutcome.FAILURE
         if status == SUCCESS:

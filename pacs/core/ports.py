@@ -259,6 +259,11 @@ class RetrieveIndex(Protocol):
 class Delivery(Protocol):
     """A way to a receiver that is open: an association on which C-STOREs can go out."""
 
+    @property
+    def last_status(self) -> int | None:
+        """The Status the receiver gave to the last Data Set; ``None`` where that was not sent or answered."""
+        ...
+
     def accepted(self, sop_class_uid: SOPClassUID) -> tuple[TransferSyntaxUID, ...]:
         """Transfer syntaxes the receiver accepted for this SOP Class, in context order."""
         ...

@@ -35,6 +35,7 @@ from pacs.core.records import (
     Snapshot,
 )
 from pacs.services.delivery import crew as crew_module
+from pacs.services.delivery.shipment import Shipping
 from pacs.services.retrieve import Retrieve
 from tests.association_fakes import until
 
@@ -102,6 +103,7 @@ class Way:
 
     def __init__(self, number: int, destination: "Destination") -> None:
         self.number = number
+        self.last_status: int | None = None
         self.rows: list[int] = []
         self.aborted = threading.Event()
         self._destination = destination
@@ -118,7 +120,9 @@ class Way:
         self.rows.append(int(payload.path))
         if following is not None:
             following()
-        return self._destination.answer(self)
+        outcome = self._destination.answer(self)
+        self.last_status = 0x0000 if outcome is SendOutcome.SUCCESS else 0xA700
+        return outcome
 
     def close(self) -> None:
         """Nothing is open."""
@@ -149,15 +153,23 @@ class Destination:
         return [row for way in self.ways for row in way.rows]
 
 
+def shipping_of(archive: Archive, destination: Destination) -> Shipping:
+    return Shipping(
+        index=archive,  # type: ignore[arg-type]
+        store=archive,  # type: ignore[arg-type]
+        sender=destination,
+        transcoder=None,  # type: ignore[arg-type]
+        settings=RetrieveSettings(),
+    )
+
+
 def moving(
     archive: Archive, destination: Destination, cancelled: Callable[[], bool] = lambda: False
 ) -> Iterator[Progress]:
     retrieve = Retrieve(
         index=archive,  # type: ignore[arg-type]
         records=archive,  # type: ignore[arg-type]
-        store=archive,  # type: ignore[arg-type]
-        sender=destination,
-        transcoder=None,  # type: ignore[arg-type]
+        shipping=shipping_of(archive, destination),
         snapshots=archive,
         settings=RetrieveSettings(),
     )

@@ -1,4 +1,4 @@
-"""The associations of one C-MOVE: each a thread that sends what waits until nothing does. PS3.4 Section C.4.2.
+"""The associations of one shipment: each a thread that sends what waits until nothing does. PS3.4 Section C.4.2.
 
 Owns the threads, their bound and their end. A destination that takes fewer
 associations than it was said to leaves the work to those it took. Refuses to
@@ -12,7 +12,9 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing
 
 from pacs.core.errors import PeerUnreachable
-from pacs.services.delivery.way import Sent, Waiting, Way
+from pacs.services.delivery.fate import Shipped
+from pacs.services.delivery.waiting import Waiting
+from pacs.services.delivery.way import Way
 
 LOOK_S = 0.25
 """How often whoever follows a crew is given the word while nothing is reported."""
@@ -26,10 +28,14 @@ class Crew:
     """Some threads, each with an association of its own, sharing what waits."""
 
     def __init__(self, opening: Opening, waiting: Waiting, count: int) -> None:
+        self.opened = False
+        """Whether any association was made."""
+        self.trouble: PeerUnreachable | None = None
+        """Why the last one was not made, or broke."""
         self._opening = opening
         self._waiting = waiting
         self._count = count
-        self._reported: deque[Sent] = deque()
+        self._reported: deque[Shipped] = deque()
         self._ways: list[Way] = []
         self._to_open = self._more = 0
         self._left_in_order = False
@@ -44,7 +50,7 @@ class Crew:
                 self._stopped_s = time.monotonic()
             self._changed.notify_all()
 
-    def sent(self) -> Generator[Sent | None, None, None]:
+    def sent(self) -> Generator[Shipped | None, None, None]:
         """Yield each outcome as it comes, and ``None`` now and then while none does.
 
         Ends when nothing waits, when no association could be made or kept, or
@@ -89,7 +95,7 @@ class Crew:
             raise self._failure
         return self._left_in_order and self._stopped_s is None and not self._waiting.empty
 
-    def _next(self) -> tuple[Sent | None, bool]:
+    def _next(self) -> tuple[Shipped | None, bool]:
         """Wait for the next outcome; tell whether there will be none."""
         with self._changed:
             if not self._reported and not self._over():
@@ -126,7 +132,7 @@ class Crew:
             with self._opening() as way:
                 with self._changed:
                     self._to_open -= 1
-                    joined = True
+                    self.opened = joined = True
                     self._ways.append(way)
                     self._open_another()
                 try:
@@ -136,8 +142,8 @@ class Crew:
                     with self._changed:
                         self._ways.remove(way)
                         self._changed.notify_all()
-        except PeerUnreachable:
-            pass  # its share waits for the others; what was under way has been reported
+        except PeerUnreachable as trouble:
+            self.trouble = trouble  # its share waits for the others; what was under way is reported
         except Exception as failure:  # noqa: BLE001 - raised again by who follows the crew
             self._failure = failure
         finally:

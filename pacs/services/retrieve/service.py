@@ -4,6 +4,7 @@ Decides what is delivered, in which order and over how many associations;
 knows neither sockets nor tables.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -16,25 +17,15 @@ from pacs.core.errors import (
     TooManyMatches,
 )
 from pacs.core.identifiers import AETitle
-from pacs.core.ports import (
-    Delivery,
-    InstanceStore,
-    Records,
-    RetrieveIndex,
-    Sender,
-    Snapshots,
-    Transcoder,
-)
-from pacs.core.records import Originator, Peer, Progress, Selection, SendOutcome, Usage
-from pacs.services.delivery.contexts import Chosen, Group, associations_for
-from pacs.services.delivery.crew import Crew
-from pacs.services.delivery.way import Payloads, Waiting, Way
+from pacs.core.ports import Delivery, Records, RetrieveIndex, Snapshots
+from pacs.core.records import Originator, Progress, Selection, Usage
+from pacs.services.delivery.contexts import Chosen
+from pacs.services.delivery.shipment import Shipment, Shipping
 from pacs.services.retrieve.tally import Tally
 
-_ISSUER_TAG = 0x00100021
-_WORTH_AN_ASSOCIATION = 4
-"""So many instances justify one more association to the same destination."""
+LOGGER = logging.getLogger("pacs.retrieve")
 
+_ISSUER_TAG = 0x00100021
 Cancelled = Callable[[], bool]
 
 
@@ -46,16 +37,13 @@ class Retrieve:
         *,
         index: RetrieveIndex,
         records: Records,
-        store: InstanceStore,
-        sender: Sender,
-        transcoder: Transcoder,
+        shipping: Shipping,
         snapshots: Snapshots,
         settings: RetrieveSettings,
     ) -> None:
         self._index = index
         self._records = records
-        self._sender = sender
-        self._payloads = Payloads(store, transcoder)
+        self._shipping = shipping
         self._snapshots = snapshots
         self._settings = settings
 
@@ -80,44 +68,30 @@ class Retrieve:
             raise DestinationUnknown
         chosen = self._select(caller, selection)
         tally = Tally(len(chosen))
+        shipment = self._shipping.shipment(peer, chosen, originator=originator)
         with self._usage_of(caller, tally, str(destination)):
             yield tally.progress()
-            for group in associations_for(chosen):
-                if cancelled():
-                    break
-                yield from self._move_group(peer, group, originator, tally, cancelled)
+            yield from self._follow(shipment, tally, cancelled)
         yield tally.last()
 
-    def _move_group(
-        self,
-        peer: Peer,
-        group: Group,
-        originator: Originator,
-        tally: Tally,
-        cancelled: Cancelled,
-    ) -> Iterator[Progress]:
-        waiting = Waiting(self._index, group.rows)
+    def _follow(self, shipment: Shipment, tally: Tally, cancelled: Cancelled) -> Iterator[Progress]:
+        def stopped() -> bool:
+            return bool(tally.remaining) and cancelled()
 
-        @contextmanager
-        def opening() -> Iterator[Way]:
-            with self._sender.open(peer, group.offers) as delivery:
-                yield Way(waiting, delivery, self._payloads, originator)
-
-        crew = Crew(opening, waiting, _associations(peer, group))
-        stopped = False
-        with closing(crew.sent()) as outcomes:
-            for sent in outcomes:
-                if sent is not None:
-                    tally.count(*sent)
-                    tally.vanished(waiting.vanished())
-                    if not stopped:
-                        yield tally.progress()
-                if not stopped and tally.remaining and cancelled():
-                    stopped = True
-                    crew.stop()
-        while not stopped and (held := waiting.take()) is not None:
-            tally.count(SendOutcome.FAILURE, held)
-        tally.vanished(waiting.vanished())
+        try:
+            with closing(shipment.sent(stopped)) as outcomes:
+                for one in outcomes:
+                    if one is not None:
+                        tally.count(one)
+                        tally.vanished(shipment.vanished())
+                        if not shipment.stopped:
+                            yield tally.progress()
+        except PeerUnreachable:
+            LOGGER.info("destination-unreachable")
+        if not shipment.stopped:
+            for held in shipment.left():
+                tally.fail(held)
+        tally.vanished(shipment.vanished())
 
     def get(
         self, caller: Caller, selection: Selection, delivery: Delivery, cancelled: Cancelled
@@ -128,12 +102,12 @@ class Retrieve:
         """
         chosen = self._select(caller, selection)
         tally = Tally(len(chosen))
-        waiting = Waiting(self._index, [row for row, _, _ in chosen])
+        waiting = self._shipping.waiting(chosen)
         with self._usage_of(caller, tally, caller.ae_title):
             yield tally.progress()
-            with closing(Way(waiting, delivery, self._payloads, None)) as way:
+            with closing(self._shipping.way(delivery, waiting)) as way:
                 while (sent := way.send_next()) is not None:
-                    tally.count(*sent)
+                    tally.count(sent)
                     tally.vanished(waiting.vanished())
                     if way.broken:
                         raise PeerUnreachable("the association has ended")
@@ -180,8 +154,3 @@ class Retrieve:
                                 subject=receiver,
                             )
                         )
-
-
-def _associations(peer: Peer, group: Group) -> int:
-    """As many as the peer takes, and the instances are worth."""
-    return max(1, min(peer.associations, len(group.rows) // _WORTH_AN_ASSOCIATION))

@@ -4,6 +4,7 @@ They add up at every moment; for one thread.
 """
 
 from pacs.core.records import Held, Progress, SendOutcome
+from pacs.services.delivery.fate import Shipped
 
 
 class Tally:
@@ -17,18 +18,23 @@ class Tally:
         self.sent_bytes = 0
         self._failed_uids: list[str] = []
 
-    def count(self, outcome: SendOutcome, held: Held) -> None:
+    def count(self, one: Shipped) -> None:
         """One sub-operation is over."""
-        self.remaining -= 1
-        if outcome is SendOutcome.FAILURE:
-            self.failed += 1
-            self._failed_uids.append(held.sop_instance_uid)
+        if one.outcome is SendOutcome.FAILURE:
+            self.fail(one.held)
             return
-        self.sent_bytes += held.place.size_bytes
-        if outcome is SendOutcome.WARNING:
+        self.remaining -= 1
+        self.sent_bytes += one.held.place.size_bytes
+        if one.outcome is SendOutcome.WARNING:
             self.warning += 1
         else:
             self.completed += 1
+
+    def fail(self, held: Held) -> None:
+        """One sub-operation failed, or could not be begun."""
+        self.remaining -= 1
+        self.failed += 1
+        self._failed_uids.append(held.sop_instance_uid)
 
     def vanished(self, count: int) -> None:
         """Instances deleted since they were selected: no longer part of the answer."""

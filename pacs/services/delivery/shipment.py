@@ -1,0 +1,148 @@
+"""Sending some instances to one peer, whoever asks: C-MOVE and forwarding alike. PS3.4 Annex B, Section C.4.2.
+
+Owns how the instances are spread over associations and when there is none any
+more. Refuses to choose the instances, to count them and to try again.
+
+    shipment = shipping.shipment(peer, chosen, originator=None, prepare=changed, associations=2)
+    with closing(shipment.sent(stopped)) as outcomes:
+        for one in outcomes:  # a Shipped, or None now and then while nothing happens
+            ...
+    never_begun = list(shipment.left())
+
+``chosen`` is what ``RetrieveIndex.select`` gives. ``sent`` raises
+``PeerUnreachable`` where no association could be opened at all, and
+``RecordsFailed``.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from config.settings import Retrieve as RetrieveSettings
+from pacs.core.errors import PeerUnreachable
+from pacs.core.ports import Delivery, InstanceStore, RetrieveIndex, Sender, Transcoder
+from pacs.core.records import Held, Originator, Peer
+from pacs.services.delivery.contexts import Chosen, Group, associations_for
+from pacs.services.delivery.crew import Crew, Opening
+from pacs.services.delivery.fate import Fate, Shipped
+from pacs.services.delivery.payloads import Payloads, Prepare
+from pacs.services.delivery.waiting import Waiting
+from pacs.services.delivery.way import Way
+
+__all__ = ["Fate", "Prepare", "Shipment", "Shipped", "Shipping"]
+
+_WORTH_AN_ASSOCIATION = 4
+"""So many instances justify one more association to the same peer."""
+
+Stopped = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Load:
+    """What goes over the same presentation contexts."""
+
+    waiting: Waiting
+    opening: Opening
+    associations: int
+
+
+class Shipment:
+    """Some instances on their way to one peer. For one thread, used once."""
+
+    def __init__(self, loads: Sequence[_Load]) -> None:
+        self.stopped = False
+        """Whether ``sent`` ended early because it was asked to."""
+        self._loads = loads
+
+    def sent(self, stopped: Stopped = lambda: False) -> Generator[Shipped | None, None, None]:
+        """Send all; yield each outcome as it comes, and ``None`` now and then while none does.
+
+        ``stopped`` is asked between the yields, by the same thread. Once it
+        says yes nothing further is begun; what is under way gets two seconds
+        and is still yielded. Closing the generator aborts it. Raises
+        ``PeerUnreachable`` where no association was opened at all, with
+        everything left, and ``RecordsFailed``.
+        """
+        reached = False
+        for load in self._loads:
+            self.stopped = self.stopped or stopped()
+            if self.stopped:
+                return
+            crew = Crew(load.opening, load.waiting, load.associations)
+            with closing(crew.sent()) as outcomes:
+                for one in outcomes:
+                    yield one
+                    if not self.stopped and stopped():
+                        self.stopped = True
+                        crew.stop()
+            reached = reached or crew.opened
+            if not (reached or self.stopped or load.waiting.empty):
+                raise crew.trouble or PeerUnreachable("no association could be opened")
+
+    def left(self) -> Iterator[Held]:
+        """Take what was never begun, once ``sent`` is over. Raises ``RecordsFailed``."""
+        for load in self._loads:
+            while (held := load.waiting.take()) is not None:
+                yield held
+
+    def vanished(self) -> int:
+        """Count those found deleted since this was last asked: they will have no outcome."""
+        return sum(load.waiting.vanished() for load in self._loads)
+
+
+class Shipping:
+    """Sends to peers, and on associations that are open already; for many threads, one a process."""
+
+    def __init__(
+        self,
+        *,
+        index: RetrieveIndex,
+        store: InstanceStore,
+        sender: Sender,
+        transcoder: Transcoder,
+        settings: RetrieveSettings,
+    ) -> None:
+        self._index = index
+        self._sender = sender
+        self._payloads = Payloads(store, transcoder)
+        self._settings = settings
+
+    def shipment(
+        self,
+        peer: Peer,
+        chosen: Sequence[Chosen],
+        *,
+        originator: Originator | None = None,
+        prepare: Prepare | None = None,
+        associations: int | None = None,
+    ) -> Shipment:
+        """Make ready to send the chosen rows to ``peer``; nothing is opened before ``sent``.
+
+        ``prepare`` gets each instance and its stored bytes and yields what is
+        sent instead, in any syntax: a changed file that lives as long as the
+        block. It runs ahead of the sending, in several threads; a
+        ``PacsError`` or ``OSError`` of its makes that instance ``Fate.UNSENT``.
+        ``associations`` are those of the peer unless given.
+        """
+        most = peer.associations if associations is None else associations
+
+        def load(group: Group) -> _Load:
+            waiting = Waiting(self._index, group.rows)
+
+            @contextmanager
+            def opening() -> Iterator[Way]:
+                with self._sender.open(peer, group.offers) as delivery:
+                    yield Way(waiting, delivery, self._payloads, originator, prepare)
+
+            worth = max(1, min(most, len(group.rows) // _WORTH_AN_ASSOCIATION))
+            return _Load(waiting=waiting, opening=opening, associations=worth)
+
+        return Shipment([load(group) for group in associations_for(chosen)])
+
+    def way(self, delivery: Delivery, waiting: Waiting) -> Way:
+        """Send on an association that is open (C-GET)."""
+        return Way(waiting, delivery, self._payloads, None)
+
+    def waiting(self, chosen: Sequence[Chosen]) -> Waiting:
+        """What is chosen, to be taken in order."""
+        return Waiting(self._index, [row for row, _, _ in chosen])

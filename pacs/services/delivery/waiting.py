@@ -1,0 +1,53 @@
+"""What is still to be sent, in order, for any number of threads."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from pacs.core.ports import RetrieveIndex
+from pacs.core.records import Held
+
+_PAGE = 100
+
+
+class Waiting:
+    """The instances still to be sent, in order, for any number of threads.
+
+    Their rows are read a page at a time, so that memory does not grow with the
+    selection.
+    """
+
+    def __init__(self, index: RetrieveIndex, rows: Sequence[int]) -> None:
+        self._index = index
+        self._rows = rows
+        self._at = 0
+        self._page: deque[Held] = deque()
+        self._vanished = 0
+        self._lock = threading.Lock()
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether everything has been taken, or has vanished."""
+        with self._lock:
+            return not self._page and self._at >= len(self._rows)
+
+    def take(self) -> Held | None:
+        """Give the next one; ``None`` when nothing waits. Raises ``RecordsFailed``."""
+        with self._lock:
+            while not self._page and self._at < len(self._rows):
+                some = self._rows[self._at : self._at + _PAGE]
+                self._page.extend(self._index.fetch(some))
+                self._vanished += len(some) - len(self._page)
+                self._at += len(some)
+            return self._page.popleft() if self._page else None
+
+    def give_back(self, held: Held) -> None:
+        """Let somebody else send it: it was taken and has not been begun."""
+        with self._lock:
+            self._page.appendleft(held)
+
+    def vanished(self) -> int:
+        """Count those found deleted since this was last asked."""
+        with self._lock:
+            count, self._vanished = self._vanished, 0
+            return count
