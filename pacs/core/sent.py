@@ -53,6 +53,7 @@ class SentRow:
     size_bytes: int
     state: SentState | None
     job: int | None
+    attempts: int
     doubts: int
     committed: bool
 
@@ -104,9 +105,7 @@ class SentTable(Protocol):
         """Whose instances of that study are delivered."""
         ...
 
-    def forget(
-        self, destination: AETitle, registrant: Registrant, study: StudyInstanceUID
-    ) -> int:
+    def forget(self, destination: AETitle, registrant: Registrant, study: StudyInstanceUID) -> int:
         """Let a study be sent again as if it never had been; gives of how many instances."""
         ...
 

@@ -28,10 +28,8 @@ _STUDY = (
 )
 _ROWS = (
     "SELECT i.id, i.object_id, i.sop_class_uid, i.sop_instance_uid, i.size_bytes, "
-    "f.state, f.job, f.doubts, f.committed "
-    + _STUDY.format(
-        join="LEFT JOIN forward_sent f ON f.ae_title = ? AND f.object_id = i.object_id"
-    )
+    "f.state, f.job, f.attempts, f.doubts, f.committed "
+    + _STUDY.format(join="LEFT JOIN forward_sent f ON f.ae_title = ? AND f.object_id = i.object_id")
 )
 _BEGUN = (
     "INSERT INTO forward_sent (ae_title, object_id, state, job, run, noted_ms) VALUES {rows} "
@@ -207,7 +205,7 @@ def _ending(told: Told) -> tuple[str, int, str]:
 
 
 def _sent_row(row: Sequence[object]) -> SentRow:
-    number, object_id, sop_class, sop, size, state, job, doubts, committed = row
+    number, object_id, sop_class, sop, size, state, job, attempts, doubts, committed = row
     return SentRow(
         row=int(str(number)),
         object_id=ObjectId(str(object_id)),
@@ -216,6 +214,7 @@ def _sent_row(row: Sequence[object]) -> SentRow:
         size_bytes=int(str(size)),
         state=None if state is None else SentState(state),
         job=None if job is None else int(str(job)),
+        attempts=int(str(attempts or 0)),
         doubts=int(str(doubts or 0)),
         committed=bool(committed),
     )
