@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, Entry] = {
     "reindex": Entry("pacs.cli.reindex:reindex", "Rebuild the index from the files"),
     "delete": Entry("pacs.cli.delete:delete", "Delete with a reason, or undo a deletion"),
     "conflict": Entry("pacs.cli.conflict:conflict", "List and resolve identity conflicts"),
+    "forward": Entry("pacs.cli.forward:forward", "Have a study sent to a peer, by a job"),
     "job": Entry("pacs.cli.job:job", "List jobs and dead letters; retry, cancel, purge"),
     "outbox": Entry("pacs.cli.outbox:outbox", "See events that peers have not confirmed yet"),
     "conformance": Entry(

@@ -52,6 +52,8 @@ class ForwardWork:
             self.registrant,
             self.study_instance_uid,
             self.series_instance_uid or "",
+            # What asks for everything is not one with what asks for a part.
+            "whole" if self.whole else "",
         )
         return Job(
             kind=FORWARD,
@@ -95,6 +97,10 @@ class RouteJudge(Protocol):
 
     def selects(self, route: Route, registrant: Registrant, rows: Sequence[int]) -> frozenset[int]:
         """Which of these index rows of instances keep the route's conditions. Raises ``RecordsFailed``."""
+        ...
+
+    def came_from(self, ae_title: AETitle, rows: Sequence[int]) -> frozenset[int]:
+        """Which of these instances were received from that AE: it is never sent them back."""
         ...
 
 

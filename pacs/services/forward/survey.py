@@ -57,19 +57,26 @@ def survey(desk: Desk, work: ForwardWork, route: Route | None) -> Survey:
         for one in _held(desk, work)
         if one[0] in known and known[one[0]].state is not SentState.SENT
     ]
-    if missing and route is not None and not work.whole:
-        selected = desk.judge.selects(route, work.registrant, [one[0] for one in missing])
-        missing = [one for one in missing if one[0] in selected]
+    if missing and route is not None:
+        wanted = _selected(desk, work, route, [one[0] for one in missing])
+        missing = [one for one in missing if one[0] in wanted]
     if route is not None and route.in_order:
         missing.sort(key=lambda one: known[one[0]].object_id)  # these are ordered by time
     else:  # what fails again and again keeps nothing else back
         missing.sort(key=lambda one: known[one[0]].attempts >= desk.settings.max_attempts)
-    wanted = {one[0] for one in missing}
-    sent = {row for row, one in known.items() if one.state is SentState.SENT}
+    todo = {one[0] for one in missing}
     return Survey(
         missing=missing,
-        known={row: one for row, one in known.items() if row in wanted or row in sent},
+        known={
+            row: one for row, one in known.items() if row in todo or one.state is SentState.SENT
+        },
     )
+
+
+def _selected(desk: Desk, work: ForwardWork, route: Route, rows: Sequence[int]) -> frozenset[int]:
+    """Keep what the route selects, and nothing that came from the destination itself."""
+    wanted = frozenset(rows) if work.whole else desk.judge.selects(route, work.registrant, rows)
+    return wanted - desk.judge.came_from(work.destination, rows)
 
 
 def tallied(rows: Iterable[SentRow], job: int) -> dict[str, int]:
