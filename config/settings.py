@@ -182,6 +182,18 @@ class Jobs(Section, frozen=True, kw_only=True):
     drain_timeout_s: Annotated[
         Seconds, Meta(description="Time a running job gets to finish when its worker stops")
     ] = 20.0
+    hold_first_s: Annotated[
+        Annotated[float, Meta(ge=0.1, le=86_400)],
+        Meta(
+            description="A queue whose peer is away is left alone for so long, twice as long each time"
+        ),
+    ] = 5.0
+    hold_max_s: Annotated[
+        Annotated[float, Meta(ge=0.1, le=86_400)],
+        Meta(
+            description="Longest time for which a queue is left alone before its peer is tried again"
+        ),
+    ] = 300.0
     max_log_lines: Annotated[Count, Meta(description="Lines kept of the log of one job")] = 200
     max_children: Annotated[Count, Meta(description="Parts one job may wait for")] = 10_000
     keep_ended_s: Annotated[

@@ -27,7 +27,9 @@ def job() -> None:
 @click.option("--queue", help="Only those of this queue.")
 @click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True)
 @click.option(
-    "--summary", is_flag=True, help="Count them by queue and state, with the oldest's age."
+    "--summary",
+    is_flag=True,
+    help="Count them by queue and state, with the oldest's age; tell which queues are held.",
 )
 @json_option
 @pass_home
@@ -53,7 +55,8 @@ def list_jobs(
         else:
             rows = archive.jobs.list(caller, state=chosen, kind=kind, queue=queue, limit=limit)
     if summary:
-        emit(depths, ["queue", "state", "jobs", "oldest_s"], as_json=as_json)
+        columns = ["queue", "state", "jobs", "oldest_s", "held_until_utc", "held_why"]
+        emit(depths, columns, as_json=as_json)
     else:
         emit((_shown(one) for one in rows), _COLUMNS, as_json=as_json)
 
@@ -78,7 +81,10 @@ def show(home: Home, *, job_id: int, as_json: bool) -> None:
 @click.argument("job_ids", type=int, metavar="ID...", nargs=-1, required=True)
 @pass_home
 def retry(home: Home, *, job_ids: tuple[int, ...]) -> None:
-    """Let failed, cancelled or delayed jobs wait anew: no attempt made, no deadline."""
+    """Let failed, cancelled or delayed jobs wait anew: no attempt made, no deadline.
+
+    One that waits in a held queue lets its queue go on now.
+    """
     with opened(home) as archive:
         for one in job_ids:
             archive.jobs.retry(admin("job retry"), one)

@@ -1,6 +1,6 @@
 """Ports of jobs: what the engine asks of the table of jobs, and a handler of the engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
@@ -73,13 +73,21 @@ class JobTable(Protocol):
         ...
 
     def queues(self) -> Sequence[str]:
-        """Queues in which something is due, in their order."""
+        """Queues of which a job may be begun now, in their order.
+
+        Neither held ones nor those in which all that is due must wait until one
+        that runs alone has ended.
+        """
         ...
 
     def claim(
         self, queue: str, owner: str, lease_s: float, *, oldest: bool = False
     ) -> Claim | None:
-        """Lease the next job of a queue: the highest priority, or the oldest. Nobody else gets it."""
+        """Lease the next job of a queue: the highest priority, or the oldest. Nobody else gets it.
+
+        Nothing of a held queue. No second one that is alone while one runs, and
+        those always by priority and then by number, also after they were put back.
+        """
         ...
 
     def beat(self, claim: Claim, lease_s: float | None) -> Beat:
@@ -114,6 +122,18 @@ class JobTable(Protocol):
 
     def later(self, claim: Claim, after_s: float, error: str, *, counts: bool) -> None:
         """Let it wait again, ``after_s`` from now; ``counts`` as an attempt or not."""
+        ...
+
+    def hold(self, claim: Claim, error: str, pause_s: Callable[[int], float]) -> None:
+        """Put a job back into its place, and begin none of its queue on any node for a time.
+
+        Counts as no attempt. ``pause_s`` gives how long, from how often in a row the
+        queue has been held; a job of it that ends well ends the row and the hold.
+        """
+        ...
+
+    def overdue(self, most: int) -> int:
+        """Fail jobs whose deadline passed while they waited, ``most`` at most; gives how many."""
         ...
 
     def expire(self, max_crashes: int) -> int:

@@ -211,7 +211,8 @@ class Unit(Protocol):
     def enqueue(self, job: Job) -> None:
         """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled.
 
-        One that waits is not begun before this transaction is committed, so it sees its effects.
+        One that waits is not begun before this transaction is committed, so it sees its effects;
+        it is left as it is, or brought forward to now by a job that ``hastens``.
         """
         ...
 

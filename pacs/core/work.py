@@ -145,9 +145,14 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDepth:
-    """How many jobs of a queue are in a state, and how long ago the oldest of them came there."""
+    """How many jobs of a queue are in a state, and how long ago the oldest of them came there.
+
+    ``held_until_utc`` and ``held_why`` are those of the queue, where it is held now.
+    """
 
     queue: str
     state: JobState
     jobs: int
     oldest_s: float
+    held_until_utc: str | None = None
+    held_why: str = ""

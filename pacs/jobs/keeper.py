@@ -19,6 +19,7 @@ from pacs.jobs.schedules import Scheduler
 
 _LOG = logging.getLogger("pacs.jobs")
 _TICK_S = 1.0
+_OVERDUE_AT_ONCE = 500
 
 
 class Keeper:
@@ -119,3 +120,8 @@ class Keeper:
             taken = self._table.expire(Policy().max_crashes)
             if taken:
                 _LOG.warning("leases-expired jobs=%d", taken)
+            failed = self._table.overdue(_OVERDUE_AT_ONCE)
+            if failed:
+                _LOG.error("dead-letters deadlines-passed=%d", failed)
+            if failed == _OVERDUE_AT_ONCE:
+                self._swept = 0.0  # there may be more: again in the next tick

@@ -9,11 +9,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from config.settings import Jobs
 from pacs.core.errors import RecordsFailed
 from pacs.core.job_ports import JobTable
-from pacs.core.work import Claim, LeaseLost, Permanent, Policy, Postpone, Retry
+from pacs.core.work import Claim, Hold, LeaseLost, Permanent, Policy, Postpone, Retry
 from pacs.jobs.context import CANCELLED, LOST, Context, Parted
 from pacs.jobs.keeper import Keeper
 from pacs.jobs.kinds import JobKind, base_of, decoded
@@ -21,6 +22,7 @@ from pacs.jobs.kinds import JobKind, base_of, decoded
 _LOG = logging.getLogger("pacs.jobs")
 _OLDEST_EVERY = 8  # claims: one in so many takes the oldest, so that no priority starves another
 _UNKNOWN_AGAIN_S = 60.0
+_LEAST_HOLD_S = 0.1
 _DATABASE_AGAIN_S = 1.0
 
 
@@ -155,6 +157,9 @@ class Worker:
             table.drop(claim, "cancelled while it ran")
         elif isinstance(failure, Permanent) or context.overdue(table.now()):
             self._bury(claim, text)
+        elif isinstance(failure, Hold):
+            _LOG.info("queue-held job=%d kind=%s", claim.id, claim.kind)
+            table.hold(claim, text, partial(hold_s, self._settings, failure))
         elif isinstance(failure, Postpone):
             table.later(claim, failure.after_s, text, counts=False)
         elif claim.attempts >= (claim.max_attempts or policy.max_attempts):
@@ -174,6 +179,14 @@ def back_off_s(policy: Policy, attempts: int) -> float:
     """Wait twice as long after each failure, up to a bound, and never all at the same moment."""
     full = min(policy.max_delay_s, policy.first_delay_s * 2.0 ** min(attempts - 1, 32))
     return full * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+
+
+def hold_s(settings: Jobs, failure: Hold, failures: int) -> float:
+    """Hold a queue as long as the handler asks, else as its failures in a row say; never for nothing."""
+    if failure.after_s is not None:
+        return max(failure.after_s, _LEAST_HOLD_S)
+    policy = Policy(first_delay_s=settings.hold_first_s, max_delay_s=settings.hold_max_s)
+    return max(back_off_s(policy, failures), _LEAST_HOLD_S)
 
 
 def described(failure: Exception) -> str:

@@ -30,7 +30,7 @@ class JobRows(Protocol):
         ...
 
     def retry(self, job: int) -> None:
-        """Let a job wait anew. Raises ``EntryConflicts``."""
+        """Let a job wait anew, or its held queue go on. Raises ``EntryConflicts``."""
         ...
 
     def cancel(self, job: int) -> JobState:
@@ -70,7 +70,10 @@ class Jobs:
         return self._rows.depths()
 
     def retry(self, caller: Caller, job: int) -> None:
-        """Let a dead letter, a cancelled or a delayed job wait anew, without its old deadline."""
+        """Let a dead letter, a cancelled or a delayed job wait anew, without its old deadline.
+
+        One that waits in a held queue lets its queue go on.
+        """
         self._rows.retry(job)
         self._audit.record("job-retried", caller, job=job)
 

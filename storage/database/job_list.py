@@ -1,11 +1,12 @@
 """Jobs as an administrator sees them: listed, retried, cancelled, purged, counted."""
 
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 
 from pacs.core.errors import EntryConflicts, EntryNotFound
 from pacs.core.work import ENDED, JobDepth, JobRow, JobState
 from storage.database.connection import Database
+from storage.database.job_queue import forget, lift
 from storage.database.job_rows import DatabaseClock, end, parse_utc, text_utc
 
 _COLUMNS = (
@@ -58,18 +59,31 @@ class JobList:
             "SELECT queue, state, COUNT(*), MIN(COALESCE(ended_utc, started_utc, asked_utc)) "
             "FROM job GROUP BY queue, state ORDER BY queue, state"
         )
+        held = self._held_queues(now)
         return [
             JobDepth(
                 queue=row[0],
                 state=JobState(row[1]),
                 jobs=int(row[2]),
                 oldest_s=max(0.0, (now - (parse_utc(row[3]) or now)).total_seconds()),
+                held_until_utc=held.get(row[0], (None, ""))[0],
+                held_why=held.get(row[0], (None, ""))[1],
             )
             for row in rows
         ]
 
+    def _held_queues(self, now: datetime) -> Mapping[str, tuple[str, str]]:
+        rows = self._database.execute(
+            "SELECT queue, held_until_utc, why FROM job_queue WHERE held_until_utc > ?",
+            (text_utc(now),),
+        )
+        return {row[0]: (row[1], row[2]) for row in rows}
+
     def retry(self, job: int) -> None:
-        """Let a job that failed, was cancelled or is delayed wait anew. Raises ``EntryConflicts``."""
+        """Let a job that failed, was cancelled or is delayed wait anew. Raises ``EntryConflicts``.
+
+        One that waits in a held queue lets its queue go on.
+        """
         row = self.find(job)
         with self._database.transaction():
             changed = self._database.write(
@@ -80,7 +94,8 @@ class JobList:
                 "WHERE id = ? AND state IN ('failed', 'cancelled', 'delayed')",
                 (job,),
             )
-            if changed.rowcount != 1:
+            waits = changed.rowcount != 1 and row.state is JobState.WAITING
+            if changed.rowcount != 1 and not (waits and lift(self._database, row.queue)):
                 raise EntryConflicts(f"job {job} is {row.state.value}: nothing to try again")
         self._wake(row.queue)
 
@@ -119,6 +134,8 @@ class JobList:
         """Forget jobs that ended so long ago in these states, but parts their parent still needs."""
         before = text_utc(self._clock.now() - timedelta(seconds=older_s))
         marks = ", ".join("?" * len(states))
+        with self._database.transaction():
+            forget(self._database, before)
         total = 0
         while True:
             with self._database.transaction():

@@ -11,6 +11,8 @@ from storage.database.connection import Database
 
 _UTC = "%Y-%m-%dT%H:%M:%S.%fZ"
 _ASK_AGAIN_S = 60.0
+LONGEST_TEXT = 2_000
+"""Characters kept of an error or a line of the log."""
 
 
 def text_utc(moment: datetime) -> str:
@@ -46,20 +48,23 @@ class DatabaseClock:
         return self._told + timedelta(seconds=elapsed_s)
 
 
-def enqueue(database: Database, job: Job, parent: int | None = None) -> None:
+def enqueue(database: Database, job: Job, parent: int | None = None) -> str:
     """Insert a job; one with a ``unique_key`` that is waiting already is not doubled.
 
     The one that waits is locked until the caller commits: it may not be begun
-    before it can see what the caller wrote.
+    before it can see what the caller wrote. It is brought forward to now where
+    the job ``hastens``. Gives the queue in which there is work now.
     """
     now = datetime.now(UTC)
     delayed = job.not_before_utc is not None and job.not_before_utc > now
     key = job.unique_key if parent is None else None  # a part belongs to its parent alone
-    database.write(
+    forward = ", state = 'waiting', not_before_utc = NULL" if job.hastens else ""
+    row = database.write(
         "INSERT INTO job (queue, kind, payload, cause, unique_key, waiting_key, state, priority, "
-        "not_before_utc, deadline_utc, max_attempts, parent, asked_utc) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (waiting_key) DO UPDATE SET unique_key = excluded.unique_key",
+        "not_before_utc, deadline_utc, max_attempts, parent, asked_utc, alone) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        f"ON CONFLICT (waiting_key) DO UPDATE SET unique_key = excluded.unique_key{forward} "
+        "RETURNING queue",
         (
             job.queue,
             job.kind,
@@ -74,8 +79,10 @@ def enqueue(database: Database, job: Job, parent: int | None = None) -> None:
             job.max_attempts,
             parent,
             text_utc(now),
+            int(job.alone),
         ),
-    )
+    ).fetchone()
+    return str(row[0])
 
 
 def end(database: Database, job: int) -> set[str]:

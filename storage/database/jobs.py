@@ -5,42 +5,41 @@ worker that was too slow changes nothing. Each change of state is one short
 transaction. Times are the database's on PostgreSQL: nodes' clocks differ.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import peewee
 
 from pacs.core.errors import RecordsFailed
 from pacs.core.records import Job
 from pacs.core.work import Beat, Claim, JobState, LeaseLost, Part
 from storage.database.connection import Database
-from storage.database.job_rows import DatabaseClock, end, enqueue, parse_utc, resume, text_utc
+from storage.database.job_claim import QUEUES, claim_of, claim_params, claim_sql
+from storage.database.job_queue import hold, lift
+from storage.database.job_rows import (
+    LONGEST_TEXT,
+    DatabaseClock,
+    end,
+    enqueue,
+    parse_utc,
+    resume,
+    text_utc,
+)
 from storage.database.store import DatabaseRecords, DatabaseUnit
 
 _PROMOTED_AT_ONCE = 500
-_CLAIMED = "id, lease, queue, kind, payload, attempts, max_attempts, deadline_utc, children_left"
+UNBEGUN = "its deadline passed before it was begun"
 _HELD = "id = ? AND lease = ? AND state = 'running'"
-_QUEUES = (
-    "WITH RECURSIVE found (queue) AS (SELECT MIN(queue) FROM job WHERE state = 'waiting' "
-    "UNION ALL SELECT (SELECT MIN(j.queue) FROM job j WHERE j.state = 'waiting' "
-    "AND j.queue > found.queue) FROM found WHERE found.queue IS NOT NULL) "
-    "SELECT queue FROM found WHERE queue IS NOT NULL"
-)
-LONGEST_TEXT = 2_000
-"""Characters kept of an error or a line of the log."""
 
 
-def claim_sql(dialect: str, *, oldest: bool) -> str:
-    """Make the statement that takes the next job of a queue."""
-    # By time of asking: by id, PostgreSQL would walk its primary key past all that has ended.
-    order = "asked_utc, id" if oldest else "priority DESC, id"
-    locked = "" if dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
-    return (
-        "UPDATE job SET state = 'running', waiting_key = NULL, lease = lease + 1, "
-        "lease_owner = ?, lease_until_utc = ?, attempts = attempts + 1, started_utc = ?, "
-        "progress_done = NULL, progress_total = NULL "
-        "WHERE id = (SELECT id FROM job WHERE state = 'waiting' AND queue = ? "
-        f"ORDER BY {order} LIMIT 1{locked}) RETURNING {_CLAIMED}"
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Left:
+    """What follows for others from a job that was given up: it has a parent, its queue was held."""
+
+    is_part: bool
+    troubled: bool
 
 
 class JobTable:
@@ -62,14 +61,14 @@ class JobTable:
     # --- claiming ----------------------------------------------------------------
 
     def queues(self) -> Sequence[str]:
-        """Queues in which something is due, in their order."""
+        """Queues of which a job may be begun, in their order: not the held ones."""
         now = text_utc(self.now())
         due = self._database.execute(
             "SELECT 1 FROM job WHERE state = 'delayed' AND not_before_utc <= ? LIMIT 1", (now,)
         )
         if next(due, None) is not None:
             self._promote(now)
-        return [row[0] for row in self._database.execute(_QUEUES)]
+        return [row[0] for row in self._database.execute(QUEUES, (now,))]
 
     def _promote(self, now: str) -> None:
         locked = "" if self._database.dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
@@ -93,19 +92,25 @@ class JobTable:
             claim = self._claim(queue, owner, now, lease_s, oldest=oldest)
             if claim is None or claim.deadline_utc is None or claim.deadline_utc > now:
                 return claim
-            self.fail(claim, "its deadline passed before it was begun")
+            self.fail(claim, UNBEGUN)
 
     def _claim(
         self, queue: str, owner: str, now: datetime, lease_s: float, *, oldest: bool
     ) -> Claim | None:
         until = text_utc(now + timedelta(seconds=lease_s))
         sql = claim_sql(self._database.dialect, oldest=oldest)
-        with self._database.transaction():
-            if self._database.dialect == "postgresql":
-                # Lost with a crash, the claim was never made; what a handler commits flushes it too.
-                self._database.write("SET LOCAL synchronous_commit = off")
-            row = self._database.write(sql, (owner, until, text_utc(now), queue)).fetchone()
-        return None if row is None else _claim_of(row)
+        try:
+            with self._database.transaction():
+                if self._database.dialect == "postgresql":
+                    # Lost with a crash, the claim was never made; what a handler commits flushes it too.
+                    self._database.write("SET LOCAL synchronous_commit = off")
+                params = claim_params(queue, owner, until, text_utc(now))
+                row = self._database.write(sql, params).fetchone()
+        except RecordsFailed as error:
+            if isinstance(error.__cause__, peewee.IntegrityError):
+                return None  # another that runs alone was begun in the same moment
+            raise
+        return None if row is None else claim_of(row)
 
     # --- while it runs -------------------------------------------------------------
 
@@ -158,11 +163,10 @@ class JobTable:
                 "state = 'blocked', attempts = attempts - 1, children_left = ?",
                 (len(jobs),),
             )
-            for job in jobs:
-                enqueue(self._database, job, parent=claim.id)
+            woken = {enqueue(self._database, job, parent=claim.id) for job in jobs}
             if not jobs:
                 resume(self._database, claim.id)
-        self._records.wake({job.queue for job in jobs} or {claim.queue})
+        self._records.wake(woken or {claim.queue})
 
     def parts(self, claim: Claim) -> Sequence[Part]:
         """How the parts of a job ended, in the order they were asked for."""
@@ -189,9 +193,12 @@ class JobTable:
     def finishing(self, claim: Claim, result: str | None) -> Iterator[DatabaseUnit]:
         """End a job with the effects written in the block, in one transaction. Raises ``LeaseLost``."""
         with self._records.transaction() as unit:
-            self._end(claim, JobState.DONE, "result = ?, last_error = ''", (result,))
+            left = self._end(claim, JobState.DONE, "result = ?, last_error = ''", (result,))
             yield unit
-            unit.queues.update(end(self._database, claim.id))
+            if left.is_part:
+                unit.queues.update(end(self._database, claim.id))
+            if left.troubled:
+                lift(self._database, claim.queue)
 
     def fail(self, claim: Claim, error: str) -> None:
         """Put a job to the dead letters. Raises ``LeaseLost``."""
@@ -203,22 +210,24 @@ class JobTable:
 
     def _ended(self, claim: Claim, state: JobState, error: str) -> None:
         with self._database.transaction():
-            self._end(claim, state, "last_error = ?", (error[:LONGEST_TEXT],))
-            woken = end(self._database, claim.id)
+            left = self._end(claim, state, "last_error = ?", (error[:LONGEST_TEXT],))
+            woken = end(self._database, claim.id) if left.is_part else set()
         self._records.wake(woken)
 
-    def _end(self, claim: Claim, state: JobState, also: str, params: Sequence[object]) -> None:
+    def _end(self, claim: Claim, state: JobState, also: str, params: Sequence[object]) -> "_Left":
         sets = f"state = '{state.value}', ended_utc = ?, {also}"
-        self._leave(claim, sets, (text_utc(self.now()), *params))
+        return self._leave(claim, sets, (text_utc(self.now()), *params))
 
-    def _leave(self, claim: Claim, sets: str, params: Sequence[object]) -> None:
+    def _leave(self, claim: Claim, sets: str, params: Sequence[object]) -> "_Left":
         """Give the lease up, changing the row. Within a transaction. Raises ``LeaseLost``."""
-        changed = self._database.write(
-            f"UPDATE job SET {sets}, lease_owner = NULL, lease_until_utc = NULL WHERE {_HELD}",
+        row = self._database.write(
+            f"UPDATE job SET {sets}, lease_owner = NULL, lease_until_utc = NULL WHERE {_HELD} "
+            "RETURNING parent, EXISTS (SELECT 1 FROM job_queue q WHERE q.queue = job.queue)",
             (*params, claim.id, claim.lease),
-        )
-        if changed.rowcount != 1:
+        ).fetchone()
+        if row is None:
             raise LeaseLost(f"job {claim.id} is no longer ours")
+        return _Left(is_part=row[0] is not None, troubled=bool(row[1]))
 
     def later(self, claim: Claim, after_s: float, error: str, *, counts: bool) -> None:
         """Let it wait again, ``after_s`` from now; ``counts`` as an attempt or not. Raises ``LeaseLost``."""
@@ -234,6 +243,39 @@ class JobTable:
             self._take_key(claim.id)
         if after_s <= 0:
             self._records.wake({claim.queue})
+
+    def hold(self, claim: Claim, error: str, pause_s: Callable[[int], float]) -> None:
+        """Put a job back into its place and begin none of its queue for a time. Raises ``LeaseLost``.
+
+        ``pause_s`` gives how long, from how often in a row the queue has been held.
+        """
+        text = error[:LONGEST_TEXT]
+        with self._database.transaction():
+            self._leave(
+                claim,
+                "state = 'waiting', not_before_utc = NULL, attempts = attempts - 1, last_error = ?",
+                (text,),
+            )
+            self._take_key(claim.id)
+            hold(self._database, claim.queue, now=self.now(), why=text, pause_s=pause_s)
+
+    def overdue(self, most: int) -> int:
+        """Fail jobs whose deadline passed while they waited, ``most`` at most; gives how many."""
+        now = text_utc(self.now())
+        locked = "" if self._database.dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
+        late = "state IN ('waiting', 'delayed') AND deadline_utc IS NOT NULL AND deadline_utc <= ?"
+        if next(self._database.execute(f"SELECT 1 FROM job WHERE {late} LIMIT 1", (now,)), 0) == 0:
+            return 0
+        with self._database.transaction():
+            rows = self._database.write(
+                "UPDATE job SET state = 'failed', waiting_key = NULL, ended_utc = ?, "
+                f"last_error = '{UNBEGUN}' WHERE id IN (SELECT id FROM job WHERE {late} "
+                f"ORDER BY deadline_utc LIMIT ?{locked}) RETURNING id, parent",
+                (now, now, most),
+            ).fetchall()
+            parts = [end(self._database, int(row[0])) for row in rows if row[1] is not None]
+        self._records.wake(set().union(*parts))
+        return len(rows)
 
     def _take_key(self, job: int) -> None:
         """Waiting again, it holds its unique key again, unless another waits under it."""
@@ -313,21 +355,6 @@ class JobTable:
             )
             if changed.rowcount != 1:
                 return False
-            enqueue(self._database, job)
-        self._records.wake({job.queue})
+            woken = enqueue(self._database, job)
+        self._records.wake({woken})
         return True
-
-
-def _claim_of(row: Sequence[object]) -> Claim:
-    job, lease, queue, kind, payload, attempts, most, deadline, left = row
-    return Claim(
-        id=int(str(job)),
-        lease=int(str(lease)),
-        queue=str(queue),
-        kind=str(kind),
-        payload=str(payload),
-        attempts=int(str(attempts)),
-        max_attempts=None if most is None else int(str(most)),
-        deadline_utc=parse_utc(deadline),
-        has_children=left is not None,
-    )

@@ -241,8 +241,7 @@ class DatabaseUnit:
 
     def enqueue(self, job: Job) -> None:
         """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled."""
-        enqueue(self._database, job)
-        self.queues.add(job.queue)
+        self.queues.add(enqueue(self._database, job))
 
     def post(self, event: Event) -> int:
         """Insert an event, to be delivered once this is committed. Raises ``EventTooLarge`` or ``OutboxFull``."""

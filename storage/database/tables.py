@@ -40,8 +40,9 @@ TABLES: tuple[Table, ...] = (
     Table("job_log", Kind.RECORD, "what a job says of itself, its newest lines"),
     Table("job", Kind.RECORD, "work asked for in the transaction of its cause, and its lease"),
     Table("job_schedule", Kind.RECORD, "when each schedule fired last, on whatever node"),
-    Table("forward_sent", Kind.RECORD, "what is known of an instance at a destination"),
+    Table("job_queue", Kind.RECORD, "queues whose peer is away: held until when, and why"),
     Table("outbox", Kind.RECORD, "an event a peer has not confirmed yet, or never did"),
     Table("outbox_call", Kind.RECORD, "when a peer that did not take our call is called again"),
+    Table("forward_sent", Kind.RECORD, "what is known of an instance at a destination"),
 )
 """In an order in which they can be emptied: children before parents."""

@@ -14,8 +14,9 @@ from pacs.core.errors import EntryConflicts
 from pacs.core.records import Job
 from pacs.core.work import Claim, JobState, LeaseLost
 from storage.database.connection import Database
+from storage.database.job_claim import claim_params, claim_sql
 from storage.database.job_list import JobList
-from storage.database.jobs import JobTable, claim_sql
+from storage.database.jobs import JobTable
 from storage.database.store import DatabaseRecords
 
 LEASE_S = 60.0
@@ -320,11 +321,8 @@ def test_a_claim_reads_one_row_of_a_hundred_thousand(table: JobTable, database: 
     for oldest, index in ((False, "job_ready"), (True, "job_oldest")):
         explain = "EXPLAIN QUERY PLAN " if database.dialect == "sqlite" else "EXPLAIN "
         with database.transaction():
-            plan = str(
-                database.write(
-                    explain + claim_sql(database.dialect, oldest=oldest), ("o", "u", "n", "q1")
-                ).fetchall()
-            )
+            sql = explain + claim_sql(database.dialect, oldest=oldest)
+            plan = str(database.write(sql, claim_params("q1", "o", "u", "n")).fetchall())
         assert index in plan
         assert "TEMP B-TREE" not in plan and "Sort" not in plan and "Seq Scan" not in plan
     assert list(table.queues()) == ["q0", "q1", "q2"]

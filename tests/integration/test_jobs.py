@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from config.settings import Jobs
 from pacs.app.archive import Archive, open_archive
 from pacs.app.extension import Attached, Extension
 from pacs.app.worker import kinds_of, schedules_of
 from pacs.core.attributes import Level
 from pacs.core.errors import SettingsInvalid
 from pacs.core.records import Job
-from pacs.core.work import JobRow, JobState
+from pacs.core.work import Hold, JobRow, JobState
 from pacs.jobs.broker import connect
 from pacs.jobs.keeper import Keeper
 from pacs.jobs.kinds import JobKind
 from pacs.jobs.schedules import Scheduler, latest, trigger
-from pacs.jobs.worker import Worker
+from pacs.jobs.worker import Worker, hold_s
 from storage.database.tables import Kind
 from tests.keeping import ADMIN, data_set, keep, loaded_for, opened, tables
 from tests.tally import TALLY, effects, job
@@ -130,6 +131,41 @@ def test_what_no_extension_here_knows_waits_for_one_that_does(archive: Archive) 
         worker.work(threading.Event())
     assert [(one.state.value, one.attempts) for one in rows(archive)] == [("delayed", 0)] * 2
     assert "elsewhere.do" in rows(archive)[0].last_error
+
+
+def test_a_queue_whose_peer_is_away_waits_with_all_its_jobs(archive: Archive) -> None:
+    ask(archive, *(job("away", 2, wait_s=0.3, alone=True, queue="part:a") for _ in range(4)))
+    ask(archive, *(job("count", 7, queue="part:b") for _ in range(4)))
+    with hands(archive) as worker:
+        worker.work(threading.Event())
+        assert [one.attempts for one in rows(archive)] == [0] * 4 + [1] * 4
+        assert effects(archive) == [7] * 4, "the other queue went on"
+        assert len([one for one in rows(archive) if one.last_error]) == 1
+        assert "nobody answers" in rows(archive)[0].last_error
+        until(lambda: not worker.work(threading.Event()) and states(archive) == ["done"] * 8)
+    assert [one.attempts for one in rows(archive)] == [1] * 8
+    begun = [row[0] for row in archive.database.execute("SELECT job FROM tally_effect WHERE n = 2")]
+    assert begun == sorted(begun)
+
+
+def test_a_hold_grows_with_each_failure_and_is_never_nothing() -> None:
+    settings = Jobs(hold_first_s=5, hold_max_s=300)
+    for failures, full in ((1, 5), (2, 10), (4, 40), (7, 300), (10_000, 300)):
+        found = {hold_s(settings, Hold("away"), failures) for _ in range(50)}
+        assert full / 2 <= min(found) < max(found) <= full
+    assert hold_s(settings, Hold("away", after_s=7), 9) == 7
+    assert hold_s(settings, Hold("away", after_s=0), 9) > 0
+
+
+def test_what_is_late_in_a_held_queue_is_found_without_a_claim(url: str, tmp_path: Path) -> None:
+    settings = {"jobs__lease_s": "4", "jobs__purge_deletions_cron": "", "jobs__purge_jobs_cron": ""}
+    with opened(tmp_path, url, extensions=(TALLY,), **settings) as archive:
+        soon = datetime.now(UTC) + timedelta(seconds=1)
+        ask(archive, job("away", 99), job("away", 99, deadline_utc=soon))
+        with hands(archive) as worker:
+            worker.work(threading.Event())
+            until(lambda: states(archive) == ["waiting", "failed"])
+        assert "deadline" in rows(archive)[1].last_error
 
 
 def test_a_parent_sees_how_its_parts_ended(archive: Archive) -> None:

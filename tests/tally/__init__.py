@@ -15,7 +15,7 @@ from pacs.app.archive import Archive
 from pacs.app.extension import Attached, Extension
 from pacs.core.job_ports import JobContext
 from pacs.core.records import Job
-from pacs.core.work import Permanent, Policy, Postpone, Retry
+from pacs.core.work import Hold, Permanent, Policy, Postpone, Retry
 from pacs.jobs.kinds import DEFAULT_QUEUE, JobKind, Schedule
 
 
@@ -85,6 +85,7 @@ def family(context: JobContext[Number]) -> list[str]:
 
 def attach(archive: Archive, settings: Settings) -> Attached:
     """Give the handlers."""
+    holds: list[int] = []
 
     def count(context: JobContext[Number]) -> None:
         time.sleep(context.payload.wait_s)
@@ -93,7 +94,16 @@ def attach(archive: Archive, settings: Settings) -> Attached:
                 "INSERT INTO tally_effect (n, job) VALUES (?, ?)", (context.payload.n, context.id)
             )
 
-    handlers = (count, fail, refuse, postpone, die, slow, stubborn, who, family)
+    def away(context: JobContext[Number]) -> None:
+        """Hold the queue ``n`` times, then count."""
+        if len(holds) < context.payload.n:
+            holds.append(context.id)
+            raise Hold("nobody answers", after_s=context.payload.wait_s or None)
+        archive.database.write(
+            "INSERT INTO tally_effect (n, job) VALUES (?, ?)", (context.payload.n, context.id)
+        )
+
+    handlers = (count, away, fail, refuse, postpone, die, slow, stubborn, who, family)
     policy = Policy(max_attempts=3, first_delay_s=0.01, max_delay_s=0.02)
     return Attached(
         jobs={

@@ -1,0 +1,74 @@
+"""Statements by which jobs are found and taken: their time depends on no number of rows that wait.
+
+Of a queue the first job that may run beside others and the first that runs
+alone are looked at, each in the first row of its part of an index. Decides the
+order within a queue; whose turn it is among queues is the worker's to say.
+"""
+
+from pacs.core.work import Claim
+from storage.database.connection import Dialect
+from storage.database.job_rows import parse_utc
+
+CLAIMED = "id, lease, queue, kind, payload, attempts, max_attempts, deadline_utc, children_left"
+QUEUES = (
+    "WITH RECURSIVE found (queue) AS (SELECT MIN(queue) FROM job WHERE state = 'waiting' "
+    "UNION ALL SELECT (SELECT MIN(j.queue) FROM job j WHERE j.state = 'waiting' "
+    "AND j.queue > found.queue) FROM found WHERE found.queue IS NOT NULL) "
+    "SELECT queue FROM found WHERE queue IS NOT NULL "
+    "AND NOT EXISTS (SELECT 1 FROM job_queue h WHERE h.queue = found.queue "
+    "AND h.held_until_utc > ?) "
+    "AND (EXISTS (SELECT 1 FROM job w WHERE w.state = 'waiting' AND w.queue = found.queue "
+    "AND w.alone = 0) OR NOT EXISTS (SELECT 1 FROM job r WHERE r.state = 'running' "
+    "AND r.queue = found.queue AND r.alone = 1))"
+)
+"""Queues of which something may be begun, given the time now."""
+
+
+def claim_sql(dialect: Dialect, *, oldest: bool) -> str:
+    """Make the statement that takes the next job of a queue. ``claim_params`` are its values."""
+    locked = "" if dialect == "sqlite" else " FOR UPDATE SKIP LOCKED"
+    order = "id + 0" if oldest else "priority DESC, id"
+    beside = (
+        "SELECT id, priority FROM job WHERE state = 'waiting' AND queue = ? AND alone = 0 "
+        f"ORDER BY {order} LIMIT 1{locked}"
+    )
+    # Not the first that is free but the first: one that is being put back is not overtaken.
+    alone = (
+        "SELECT id, priority FROM job WHERE state = 'waiting' AND id = (SELECT id FROM job "
+        "WHERE state = 'waiting' AND queue = ? AND alone = 1 ORDER BY priority DESC, id LIMIT 1) "
+        "AND NOT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND queue = ? AND alone = 1)"
+        f"{locked}"
+    )
+    first = "b.id < a.id"
+    ahead = first if oldest else f"b.priority > a.priority OR (b.priority = a.priority AND {first})"
+    return (
+        f"WITH b AS ({beside}), a AS ({alone}) "
+        "UPDATE job SET state = 'running', waiting_key = NULL, lease = lease + 1, "
+        "lease_owner = ?, lease_until_utc = ?, attempts = attempts + 1, started_utc = ?, "
+        "progress_done = NULL, progress_total = NULL "
+        f"WHERE id = COALESCE((SELECT id FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE {ahead})), "
+        "(SELECT id FROM b)) "
+        "AND NOT EXISTS (SELECT 1 FROM job_queue WHERE queue = ? AND held_until_utc > ?) "
+        f"RETURNING {CLAIMED}"
+    )
+
+
+def claim_params(queue: str, owner: str, until_utc: str, now_utc: str) -> tuple[str, ...]:
+    """Give the values of ``claim_sql`` in their order."""
+    return (queue, queue, queue, owner, until_utc, now_utc, queue, now_utc)
+
+
+def claim_of(row: tuple[object, ...]) -> Claim:
+    """Make the claim of a row of ``CLAIMED``."""
+    job, lease, queue, kind, payload, attempts, most, deadline, left = row
+    return Claim(
+        id=int(str(job)),
+        lease=int(str(lease)),
+        queue=str(queue),
+        kind=str(kind),
+        payload=str(payload),
+        attempts=int(str(attempts)),
+        max_attempts=None if most is None else int(str(most)),
+        deadline_utc=parse_utc(deadline),
+        has_children=left is not None,
+    )
