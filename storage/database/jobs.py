@@ -23,6 +23,7 @@ from storage.database.job_rows import (
     DatabaseClock,
     end,
     enqueue,
+    let_go,
     parse_utc,
     resume,
     text_utc,
@@ -230,7 +231,10 @@ class JobTable:
         return _Left(is_part=row[0] is not None, troubled=bool(row[1]))
 
     def later(self, claim: Claim, after_s: float, error: str, *, counts: bool) -> None:
-        """Let it wait again, ``after_s`` from now; ``counts`` as an attempt or not. Raises ``LeaseLost``."""
+        """Let it wait again, ``after_s`` from now; ``counts`` as an attempt or not. Raises ``LeaseLost``.
+
+        What has ended in vain has parts anew.
+        """
         due = text_utc(self.now() + timedelta(seconds=after_s))
         state = "delayed" if after_s > 0 else "waiting"
         with self._database.transaction():
@@ -241,6 +245,8 @@ class JobTable:
                 (due, error[:LONGEST_TEXT]),
             )
             self._take_key(claim.id)
+            if counts and claim.has_children:
+                let_go(self._database, claim.id)
         if after_s <= 0:
             self._records.wake({claim.queue})
 
