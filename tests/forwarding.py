@@ -1,7 +1,12 @@
 """What tests of forwarding share: a receiver that answers as told, routes that are given, a worker in this process."""
 
+import os
+import re
+import socket
+import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,9 +30,11 @@ from pacs.jobs.keeper import Keeper
 from pacs.jobs.kinds import JobKind
 from pacs.jobs.schedules import Scheduler
 from pacs.jobs.worker import Worker
+from tests.archive import Tool, data_set_of, free_port
 from tests.keeping import ADMIN, data_set, keep
 
 BOUND_S = 60.0
+_REQUEST = re.compile(r"INCOMING DIMSE MESSAGE.*?Affected SOP Instance UID *: (\S+)", re.DOTALL)
 QUICK = {
     "jobs__purge_deletions_cron": "",
     "jobs__purge_jobs_cron": "",
@@ -151,6 +158,55 @@ def receiver(contexts: Sequence[Any] = AllStoragePresentationContexts) -> Iterat
         yield script
     finally:
         server.shutdown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """A storescp that writes what it receives as it comes, and says so."""
+
+    port: int
+    folder: Path
+    log: Path
+
+    def received(self) -> dict[str, int]:
+        """How often each SOP Instance was sent."""
+        return Counter(self.in_order())
+
+    def in_order(self) -> list[str]:
+        """Every C-STORE-RQ in its order."""
+        return _REQUEST.findall(self.log.read_text(errors="replace"))
+
+    def files(self) -> dict[str, bytes]:
+        """SOP Instance UID → the Data Set as it was written."""
+        return {one.name.partition(".")[2]: data_set_of(one) for one in self.folder.iterdir()}
+
+
+@contextmanager
+def writer(tool: Tool, folder: Path, port: int = 0) -> Iterator[Writer]:
+    """Run DCMTK's storescp, bit-preserving."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port, log = port or free_port(), folder.with_suffix(".log")
+    command = [tool("storescp"), "-d", "+xa", "+B", "-od", str(folder), str(port)]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "TCP_NODELAY": "1"},
+        )
+    made = Writer(port=port, folder=folder, log=log)
+    try:
+        until(lambda: _answers(port))
+        yield made
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # --- ports -------------------------------------------------------------------------------
