@@ -22,6 +22,8 @@ from pacs.services.forward.desk import Desk
 from pacs.services.forward.survey import Survey, survey, tallied
 from pacs.services.forward.trip import Trip
 
+_SHORT_S = 1.0
+"""A shipment that is over sooner is not worth a transaction for its progress."""
 _ASK_AGAIN_S = 1.0
 """How often it is asked whether others wait, once a slice is over."""
 
@@ -86,10 +88,12 @@ class Errand:
             pages=Pages(rows=self._desk.settings.window, before=trip.before),
         )
         sent_before, total = len(found.sent), len(found.known)
+        shown_after_s = time.monotonic() + _SHORT_S
         tried, most = found.tried, self._desk.settings.max_attempts
 
         def stopped() -> bool:
-            self._context.progress(sent_before + len(trip.fates), total)
+            if time.monotonic() > shown_after_s:
+                self._context.progress(sent_before + len(trip.fates), total)
             if self._is_over() or verdict.is_full(trip.last, tried, most):
                 shipment.pause()
             return self._context.cancelled()
