@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from pacs.core.errors import EntryNotFound
 from pacs.core.identifiers import AETitle
-from pacs.core.records import Peer
+from pacs.core.records import Peer, PeerEncoding
 from storage.database.connection import Database
 from storage.database.revision import bump_revision
 
@@ -19,25 +19,37 @@ class PeerTable:
     def list(self) -> Sequence[Peer]:
         """All peers by AE title."""
         rows = self._database.execute(
-            "SELECT ae_title, host, port, associations FROM peer ORDER BY ae_title"
+            "SELECT ae_title, host, port, associations, encoding, rate_mbit_s "
+            "FROM peer ORDER BY ae_title"
         )
         return [
-            Peer(ae_title=AETitle(ae_title), host=host, port=int(port), associations=int(many))
-            for ae_title, host, port, many in rows
+            Peer(
+                ae_title=AETitle(ae_title),
+                host=host,
+                port=int(port),
+                associations=int(many),
+                encoding=PeerEncoding(encoding),
+                rate_mbit_s=None if rate is None else float(rate),
+            )
+            for ae_title, host, port, many, encoding, rate in rows
         ]
 
     def put(self, peer: Peer) -> None:
         """Add a peer, or change the one of that AE title."""
         with self._database.transaction():
             self._database.write(
-                "INSERT INTO peer (ae_title, host, port, associations, added_utc) "
-                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (ae_title) DO UPDATE SET "
-                "host = excluded.host, port = excluded.port, associations = excluded.associations",
+                "INSERT INTO peer "
+                "(ae_title, host, port, associations, encoding, rate_mbit_s, added_utc) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (ae_title) DO UPDATE SET "
+                "host = excluded.host, port = excluded.port, associations = excluded.associations, "
+                "encoding = excluded.encoding, rate_mbit_s = excluded.rate_mbit_s",
                 (
                     peer.ae_title,
                     peer.host,
                     peer.port,
                     peer.associations,
+                    peer.encoding.value,
+                    peer.rate_mbit_s,
                     datetime.now(UTC).isoformat(),
                 ),
             )

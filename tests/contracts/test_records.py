@@ -12,7 +12,7 @@ from pacs.core.attributes import Level
 from pacs.core.caller import Visibility
 from pacs.core.errors import EntryNotFound, RecordsFailed
 from pacs.core.identifiers import AETitle, Registrant
-from pacs.core.records import Job, Peer, Selection, Usage
+from pacs.core.records import Job, Peer, PeerEncoding, Selection, Usage
 from storage.database.connection import Database
 from storage.database.peer import PeerTable
 from storage.database.retrieve import DatabaseRetrieveIndex
@@ -204,6 +204,20 @@ def test_a_peer_from_before_its_associations_were_counted_takes_one(database: Da
         Peer(ae_title=AETitle("OLD"), host="10.0.0.9", port=104, associations=4)
     )
     assert [one.associations for one in PeerTable(database).list()] == [4]
+
+
+def test_peers_of_before_get_what_is_stored_at_any_rate(database: Database) -> None:
+    with database.transaction():
+        database.write(
+            "INSERT INTO peer (ae_title, host, port, added_utc) VALUES (?, ?, ?, ?)",
+            ("OLD", "10.0.0.9", 104, "2026-01-01T00:00:00+00:00"),
+        )
+    (old,) = PeerTable(database).list()
+    assert (old.encoding, old.rate_mbit_s) == (PeerEncoding.AS_STORED, None)
+    changed = replace(old, encoding=PeerEncoding.UNCOMPRESSED, rate_mbit_s=0.5)
+    PeerTable(database).put(changed)
+    assert PeerTable(database).list() == [changed]
+    assert DatabaseSnapshots(database).current().peers["OLD"] == changed
 
 
 def test_peers_and_their_snapshot(database: Database) -> None:

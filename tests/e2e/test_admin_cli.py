@@ -91,11 +91,25 @@ def fill(pacs: Shell) -> list[str]:
 def test_peers(pacs: Shell) -> None:
     pacs("peer", "add", "DEST", "127.0.0.1", "11113")
     pacs("peer", "add", "DEST", "localhost", "11114")
-    known = {"ae_title": "DEST", "host": "localhost", "port": 11114, "associations": 1}
+    known: dict[str, object] = {
+        "ae_title": "DEST",
+        "host": "localhost",
+        "port": 11114,
+        "associations": 1,
+        "encoding": "as-stored",
+        "rate_mbit_s": None,
+    }
     assert pacs.json("peer", "list") == [known]
-    assert pacs("peer", "list")[0] == "DEST\tlocalhost\t11114\t1\n"
+    assert pacs("peer", "list")[0] == "DEST\tlocalhost\t11114\t1\tas-stored\t\n"
     pacs("peer", "add", "DEST", "localhost", "11114", "--associations", "4")
     assert pacs.json("peer", "list") == [{**known, "associations": 4}]
+    policy = ("--encoding", "compressed", "--rate", "2.5")
+    pacs("peer", "add", "DEST", "localhost", "11114", *policy)
+    assert pacs.json("peer", "list") == [{**known, "encoding": "compressed", "rate_mbit_s": 2.5}]
+    pacs("peer", "add", "DEST", "localhost", "11114")
+    assert pacs.json("peer", "list") == [known], "what is not given is as usual again"
+    pacs("peer", "add", "DEST", "localhost", "104", "--encoding", "lossy", code=2)
+    pacs("peer", "add", "DEST", "localhost", "104", "--rate", "0", code=2)
     pacs("peer", "add", "DEST", "localhost", "104", "--associations", "0", code=2)
     pacs("peer", "add", "DEST", "localhost", "104", "--associations", "17", code=2)
     pacs("peer", "add", "DEST", "localhost", "70000", code=2)
