@@ -30,6 +30,7 @@ from pacs.association.landing import LandingPlace, Received
 from pacs.association.message import Message, Operation
 from pacs.association.negotiation import Agreed
 from pacs.association.posts import encoded as encode_posted
+from pacs.association.rate import Rate
 from pacs.association.reporting import Reporting
 from pacs.association.responses import PENDING
 from pacs.association.sending import PRIORITY_MEDIUM, AssociationDelivery, Following
@@ -81,11 +82,12 @@ class Requested:
         landings: Landings,
         on_request: OnRequest | None,
         identifier_bytes: int,
+        rate: Rate | None = None,
     ) -> None:
         self._exchange = exchange
         self._landings = landings
         self._identifier_bytes = identifier_bytes
-        self._delivery = AssociationDelivery(exchange)
+        self._delivery = AssociationDelivery(exchange, rate)
         self._awaiting_response = False
         exchange.serve = Answering(
             exchange, landings, on_request, identifier_bytes=identifier_bytes

@@ -22,6 +22,7 @@ from pacs.association.answering import Landings, OnRequest
 from pacs.association.exchange import Exchange
 from pacs.association.negotiation import ACCEPTED, Agreed, Roles
 from pacs.association.overrides import silence
+from pacs.association.rate import RATES
 from pacs.association.requested import Requested
 from pacs.association.upper_layer import AWAITING_ANSWER, UpperLayer
 from pacs.core.errors import PeerRefused, PeerUnreachable
@@ -103,6 +104,7 @@ def associate(
             landings=landings,
             on_request=on_request,
             identifier_bytes=bounds.max_identifier_bytes,
+            rate=RATES.of(peer),
         )
         try:
             yield requested

@@ -17,6 +17,7 @@ from pacs.association.commands import encode_request, number
 from pacs.association.exchange import Exchange
 from pacs.association.message import Operation
 from pacs.association.pdu import COMMAND, LAST, P_DATA_HEADER_BYTES, p_data_header
+from pacs.association.rate import Rate
 from pacs.association.upper_layer import PIECES_AT_ONCE, Piece
 from pacs.core.errors import InstanceNotFound, PeerRefused, PeerUnreachable
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
@@ -36,11 +37,14 @@ Following = Callable[[], Payload | None]
 class AssociationDelivery:
     """An open association as a way to a receiver; implements ``pacs.core.ports.Delivery``."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, rate: Rate | None = None) -> None:
         self._exchange = exchange
+        self._rate = rate
         self._broken = False
         self.last_status: int | None = None
-        self._batch = Batch(exchange.fragment_bytes)
+        self._batch = Batch(
+            exchange.fragment_bytes, READ_AHEAD_BYTES if rate is None else rate.step_bytes
+        )
         self._ahead: Source | None = None
         self._contexts: dict[tuple[str, str], int] = {}
         self._accepted: dict[str, tuple[TransferSyntaxUID, ...]] = {}
@@ -182,9 +186,18 @@ class AssociationDelivery:
                 exchange.upper_layer.give_up(
                     f"the instance's file cannot be read: {failure.strerror}"
                 )
+            if self._rate is not None:
+                self._await_turn(self._rate, sum(map(len, pieces)))
             exchange.send_pieces(pieces)
             pieces = []
         return message_id
+
+    def _await_turn(self, rate: Rate, size_bytes: int) -> None:
+        """Wait until the peer's rate lets so much out; whatever happens meanwhile is noticed at once."""
+        turn_s = rate.turn(size_bytes)
+        while rest_s := rate.rest_s(turn_s):
+            self._exchange.upper_layer.receive(rest_s)
+            self._exchange.upper_layer.require()
 
     def _await_status(self, message_id: int, asked_s: float) -> int:
         response = self._exchange.next_response(asked_s)
@@ -250,9 +263,11 @@ class Source:
 class Batch:
     """Some fragments of a file as they travel, each behind its headers, in one buffer."""
 
-    def __init__(self, fragment_bytes: int) -> None:
+    def __init__(self, fragment_bytes: int, most_bytes: int = READ_AHEAD_BYTES) -> None:
+        most_bytes = min(most_bytes, READ_AHEAD_BYTES)
+        fragment_bytes = min(fragment_bytes, most_bytes)
         stride = P_DATA_HEADER_BYTES + max(1, fragment_bytes)
-        count = min(max(1, READ_AHEAD_BYTES // stride), PIECES_AT_ONCE)
+        count = min(max(1, most_bytes // stride), PIECES_AT_ONCE)
         self.capacity_bytes = count * max(1, fragment_bytes)
         self._fragment_bytes = max(1, fragment_bytes)
         self._view = memoryview(mmap.mmap(-1, count * stride))
