@@ -265,6 +265,28 @@ class Retrieve(Section, frozen=True, kw_only=True):
     transcode_timeout_s: Annotated[Seconds, Meta(description="Time one conversion may take")] = (
         120.0
     )
+    converters: Annotated[
+        Annotated[int, Meta(ge=0, le=1_024)],
+        Meta(
+            description="Processes that convert, for each listener and worker; 0 for one per core"
+        ),
+    ] = 0
+    convert_ahead: Annotated[
+        Annotated[int, Meta(ge=0, le=4_096)],
+        Meta(
+            description="Instances converted before their turn, by each process; 0 for two per core"
+        ),
+    ] = 0
+    convert_ahead_bytes: Annotated[
+        Bytes, Meta(description="Bytes of instances converted before their turn, by each process")
+    ] = 536_870_912
+    compressed_order: Annotated[
+        tuple[
+            Literal["jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless", "jpeg-lossless-57", "rle"],
+            ...,
+        ],
+        Meta(description="Our choice for peers that get compressed what is stored uncompressed"),
+    ] = ("jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless", "jpeg-lossless-57", "rle")
 
 
 class Identity(Section, frozen=True, kw_only=True):

@@ -19,9 +19,6 @@ from typing import IO
 
 from processing import sandbox_worker
 
-WORKERS = 2
-"""Workers per process at most: conversions are rare, and cores are shared with serving."""
-
 _MAX_ANSWER_BYTES = 1 << 20
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 _CPU_PER_SECOND = max(1, min(os.cpu_count() or 1, 4))
@@ -47,12 +44,15 @@ class Sandbox:
     Use it after forking, not before: workers belong to the process that began them.
     """
 
-    def __init__(self, bounds: Bounds, *, workers: int = min(os.cpu_count() or 1, WORKERS)) -> None:
+    def __init__(self, bounds: Bounds, *, workers: int = 0) -> None:
+        """``workers`` at most, each begun when there is work for it; 0 is one per core."""
         self._bounds = bounds
         # Each thread of the pool owns one worker process and starts it itself: the
         # kernel ends a child with the thread, not the process, that started it,
         # and the threads of associations come and go.
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
+        self._threads = ThreadPoolExecutor(
+            workers or os.cpu_count() or 1, thread_name_prefix="sandbox"
+        )
         self._own = threading.local()
         self._workers: set[_Worker] = set()
         self._lock = threading.Lock()

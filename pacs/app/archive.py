@@ -160,7 +160,9 @@ def _assembled(
         wake=wake,
         index=DatabaseRetrieveIndex(database),
     )
-    return _archive(home, parts, AskingGate(gate or _gate(settings)))
+    archive = _archive(home, parts, AskingGate(gate or _gate(settings)))
+    stack.callback(archive.shipping.close)
+    return archive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

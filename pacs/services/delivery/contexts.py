@@ -4,7 +4,7 @@ Knows what is stored in which syntax and what one association holds; decides
 nothing about who sends what when.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
 
@@ -14,6 +14,7 @@ FALLBACKS = (EXPLICIT_LITTLE, IMPLICIT_LITTLE)
 _CONTEXTS = 128  # odd ids 1 to 255
 
 Chosen = tuple[int, SOPClassUID, TransferSyntaxUID]
+Wanted = Callable[[SOPClassUID, Collection[TransferSyntaxUID]], Sequence[TransferSyntaxUID]]
 
 
 class Group:
@@ -21,15 +22,23 @@ class Group:
 
     def __init__(self) -> None:
         self.offers: list[tuple[SOPClassUID, tuple[TransferSyntaxUID, ...]]] = []
+        self.stored: dict[SOPClassUID, list[TransferSyntaxUID]] = {}
         self.rows: list[int] = []
 
 
-def associations_for(chosen: Sequence[Chosen]) -> list[Group]:
+def nothing_besides(*_: object) -> Sequence[TransferSyntaxUID]:
+    """Want only what is stored, and what every device knows."""
+    return ()
+
+
+def associations_for(chosen: Sequence[Chosen], wanted: Wanted = nothing_besides) -> list[Group]:
     """Spread a selection over associations of at most 128 presentation contexts each.
 
     Each SOP Class gets one context per stored syntax, and explicit and
     implicit little endian ones of their own, so that whichever the receiver
-    takes is known exactly.
+    takes is known exactly. Those ``wanted`` besides never cost a further
+    association: they get the room that is left, the best for every class
+    before the second best for any.
     """
     by_class: dict[SOPClassUID, dict[TransferSyntaxUID, None]] = {}
     for _, sop_class, syntax in chosen:
@@ -45,7 +54,20 @@ def associations_for(chosen: Sequence[Chosen]) -> list[Group]:
             if not groups or len(groups[-1].offers) + len(needed) > _CONTEXTS:
                 groups.append(Group())
             groups[-1].offers += [(sop_class, (one,)) for one in needed]
+            groups[-1].stored.setdefault(sop_class, []).extend(some)
             group_of.update({(sop_class, one): groups[-1] for one in some})
     for row, sop_class, syntax in chosen:
         group_of[sop_class, syntax].rows.append(row)
+    for group in groups:
+        _widen(group, wanted)
     return groups
+
+
+def _widen(group: Group, wanted: Wanted) -> None:
+    """Add what is wanted besides, as far as the association holds it."""
+    wishes = {sop_class: wanted(sop_class, stored) for sop_class, stored in group.stored.items()}
+    for rank in range(max(map(len, wishes.values()))):
+        for sop_class, syntaxes in wishes.items():
+            offer = [(sop_class, (one,)) for one in syntaxes[rank : rank + 1]]
+            if len(group.offers) < _CONTEXTS and not set(offer) <= set(group.offers):
+                group.offers += offer

@@ -1,71 +1,100 @@
-"""Makes of what is held what can travel. PS3.4 Annex B, PS3.5 Annex A."""
+"""Makes of what is held what can travel, now or ahead of its turn. PS3.4 Annex B, PS3.5 Annex A.
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+Owns the tries: one form after the other until one can be made. Refuses to
+choose the forms (``choice``) and to bound what is made ahead (``ahead``).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 from pacs.core.errors import TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
 from pacs.core.ports import InstanceStore, Transcoder
 from pacs.core.records import Held, Payload
-from pacs.services.delivery.contexts import FALLBACKS
+from pacs.services.delivery.ahead import Ahead, Making
+from pacs.services.delivery.choice import NATIVE, Choice
 
 Prepare = Callable[[Held, Payload], AbstractContextManager[Payload]]
-"""Changes a copy before it is sent; the copy lives as long as the block."""
+"""Changes a copy before it is sent; the copy lives as long as the block, which another thread may leave."""
+
+Accepted = tuple[TransferSyntaxUID, ...]
+_GROWTH = 4
+"""How much larger than its stored form a decompressed instance is taken to be until it is there."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Payloads:
-    """Makes of what is held what can travel."""
+    """Makes of what is held what one receiver can get; for any number of threads.
 
-    def __init__(self, store: InstanceStore, transcoder: Transcoder) -> None:
-        self._store = store
-        self._transcoder = transcoder
+    ``most_ahead`` bounds what is made ahead for one association.
+    """
 
-    def as_it_lies(self, held: Held) -> Payload:
-        """Give the stored bytes."""
+    store: InstanceStore
+    transcoder: Transcoder
+    choice: Choice
+    ahead: Ahead
+    prepare: Prepare | None = None
+    most_ahead: int = 1
+
+    def at_once(self, held: Held, accepted: Accepted) -> Payload | None:
+        """Give the stored bytes, where they are what is to be sent."""
+        source = held.transfer_syntax_uid
+        forms = self.choice.forms(held.sop_class_uid, source, accepted)
+        if self.prepare is not None or not forms or forms[0] != source:
+            return None
+        return self._as_it_lies(held)
+
+    def begin(self, held: Held, accepted: Accepted) -> Making | None:
+        """Have it made by another thread; ``None`` where there is no room for it now."""
+        size_bytes = held.place.size_bytes
+        expected_bytes = size_bytes * (1 if held.transfer_syntax_uid in NATIVE else _GROWTH)
+        if self.prepare is not None:
+            expected_bytes += size_bytes
+        return self.ahead.begin(lambda: self.made(held, accepted), expected_bytes)
+
+    @contextmanager
+    def made(self, held: Held, accepted: Accepted) -> Iterator[Payload]:
+        """Yield it in a syntax the receiver takes.
+
+        Raises ``TranscodingFailed``, ``InstanceNotFound`` and what ``prepare`` raises.
+        """
+        with self.store.open(held.place):
+            pass  # a missing file is InstanceNotFound here, not a codec's failure
+        with ExitStack() as stack:
+            payload = self._as_it_lies(held)
+            if self.prepare is not None:
+                payload = stack.enter_context(self.prepare(held, payload))
+            yield self._formed(payload, accepted, stack)
+
+    def _as_it_lies(self, held: Held) -> Payload:
         return Payload(
             sop_class_uid=held.sop_class_uid,
             sop_instance_uid=held.sop_instance_uid,
             transfer_syntax_uid=held.transfer_syntax_uid,
-            path=self._store.path(held.place),
+            path=self.store.path(held.place),
             offset=held.place.data_set_offset,
             size_bytes=held.place.size_bytes,
         )
 
-    @contextmanager
-    def made(
-        self, held: Held, accepted: Sequence[TransferSyntaxUID], prepare: Prepare | None
-    ) -> Iterator[Payload]:
-        """Yield it in a syntax the receiver takes. Raises ``TranscodingFailed`` or ``InstanceNotFound``."""
-        with self._store.open(held.place):
-            pass  # a missing file is InstanceNotFound here, not a codec's failure
-        stored = self.as_it_lies(held)
-        if prepare is None:
-            with self._converted(stored, accepted) as payload:
-                yield payload
-            return
-        with prepare(held, stored) as changed, self._converted(changed, accepted) as payload:
-            yield payload
-
-    @contextmanager
-    def _converted(
-        self, payload: Payload, accepted: Sequence[TransferSyntaxUID]
-    ) -> Iterator[Payload]:
-        source = payload.transfer_syntax_uid
-        if source in accepted:
-            yield payload
-            return
-        for target in (*FALLBACKS, *accepted):
-            if target in accepted and self._transcoder.convertible(source, target):
-                with self._transcoder.convert(
-                    payload.path, payload.offset, source, target
-                ) as data_set:
-                    yield replace(
-                        payload,
-                        transfer_syntax_uid=target,
-                        path=data_set,
-                        offset=0,
-                        size_bytes=None,
-                    )
-                return
-        raise TranscodingFailed
+    def _formed(self, payload: Payload, accepted: Accepted, stack: ExitStack) -> Payload:
+        """Give it in the first form that can be made; what was made lives as long as the stack."""
+        source, sop_class = payload.transfer_syntax_uid, payload.sop_class_uid
+        failure = TranscodingFailed(f"no accepted syntax can be made of {source}")
+        for target in self.choice.forms(sop_class, source, accepted):
+            if target == source:
+                return payload
+            if not self.transcoder.convertible(source, target):
+                continue
+            converting = self.transcoder.convert(payload.path, payload.offset, source, target)
+            try:
+                path = stack.enter_context(converting)
+            except TranscodingFailed as failed:
+                self.choice.tried((sop_class, source, target), well=False)
+                failure = failed
+                continue
+            self.choice.tried((sop_class, source, target), well=True)
+            return replace(
+                payload, transfer_syntax_uid=target, path=path, offset=0, size_bytes=None
+            )
+        raise failure

@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from config.settings import Retrieve as RetrieveSettings
 from pacs.core.errors import PeerUnreachable
 from pacs.core.ports import Delivery, InstanceStore, RetrieveIndex, Sender, Transcoder
-from pacs.core.records import Held, Originator, Peer
+from pacs.core.records import Held, Originator, Peer, PeerEncoding
+from pacs.services.delivery.ahead import Ahead
+from pacs.services.delivery.choice import Choice
 from pacs.services.delivery.contexts import Chosen, Group, associations_for
 from pacs.services.delivery.crew import Crew, Opening
 from pacs.services.delivery.fate import Fate, Shipped
@@ -110,9 +112,15 @@ class Shipping:
         settings: RetrieveSettings,
     ) -> None:
         self._index = index
+        self._store = store
         self._sender = sender
-        self._payloads = Payloads(store, transcoder)
+        self._transcoder = transcoder
         self._settings = settings
+        self._ahead = Ahead(settings)
+
+    def close(self) -> None:
+        """Make nothing ahead any more."""
+        self._ahead.close()
 
     def shipment(
         self,
@@ -134,24 +142,37 @@ class Shipping:
         far ahead rows are read, and who is told of them before they are begun.
         """
         most = peer.associations if associations is None else associations
+        choice = Choice(peer.encoding, self._transcoder, self._settings)
 
         def load(group: Group) -> _Load:
             waiting = Waiting(self._index, group.rows, pages)
+            count = max(1, min(most, len(group.rows) // _WORTH_AN_ASSOCIATION))
+            payloads = self._payloads(choice, prepare, associations=count)
 
             @contextmanager
             def opening() -> Iterator[Way]:
                 with self._sender.open(peer, group.offers) as delivery:
-                    yield Way(waiting, delivery, self._payloads, originator, prepare)
+                    yield Way(waiting, delivery, payloads, originator)
 
-            worth = max(1, min(most, len(group.rows) // _WORTH_AN_ASSOCIATION))
-            return _Load(waiting=waiting, opening=opening, associations=worth)
+            return _Load(waiting=waiting, opening=opening, associations=count)
 
-        return Shipment([load(group) for group in associations_for(chosen)])
+        return Shipment([load(group) for group in associations_for(chosen, choice.wanted)])
 
-    def way(self, delivery: Delivery, waiting: Waiting) -> Way:
-        """Send on an association that is open (C-GET)."""
-        return Way(waiting, delivery, self._payloads, None)
+    def way(self, delivery: Delivery, waiting: Waiting, encoding: PeerEncoding) -> Way:
+        """Send on an association that is open (C-GET): of what was accepted there, what fits best."""
+        choice = Choice(encoding, self._transcoder, self._settings)
+        return Way(waiting, delivery, self._payloads(choice, None, associations=1), None)
 
     def waiting(self, chosen: Sequence[Chosen]) -> Waiting:
         """What is chosen, to be taken in order."""
         return Waiting(self._index, [row for row, _, _ in chosen])
+
+    def _payloads(self, choice: Choice, prepare: Prepare | None, *, associations: int) -> Payloads:
+        return Payloads(
+            store=self._store,
+            transcoder=self._transcoder,
+            choice=choice,
+            ahead=self._ahead,
+            prepare=prepare,
+            most_ahead=max(1, self._ahead.most // associations),
+        )

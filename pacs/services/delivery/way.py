@@ -1,17 +1,30 @@
 """What goes out over one open association, one Data Set after the other. PS3.4 Section C.4.2.
 
-Owns the order and the look at what comes next while a response is awaited.
-Refuses to count, to open associations and to choose an encoding.
+Owns the order and the look at what comes next: while something is sent and
+answered for, the next file is opened, and those behind it that must be made
+are made. Refuses to count, to open associations and to choose an encoding.
 """
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from pacs.core.errors import PacsError, PeerUnreachable
 from pacs.core.ports import Delivery
 from pacs.core.records import Held, Originator, Payload
+from pacs.services.delivery.ahead import Making
 from pacs.services.delivery.fate import Fate, Shipped
-from pacs.services.delivery.payloads import Payloads, Prepare
+from pacs.services.delivery.payloads import Payloads
 from pacs.services.delivery.waiting import Waiting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Next:
+    """One that was taken and not begun: its bytes as they lie, or being made, or to be made in its turn."""
+
+    held: Held
+    payload: Payload | None
+    making: Making | None
 
 
 class Way:
@@ -23,15 +36,14 @@ class Way:
         delivery: Delivery,
         payloads: Payloads,
         originator: Originator | None,
-        prepare: Prepare | None = None,
     ) -> None:
         self.broken = False
         self._waiting = waiting
         self._delivery = delivery
         self._payloads = payloads
         self._originator = originator
-        self._prepare = prepare
-        self._ahead: tuple[Held, Payload | None] | None = None
+        self._next: deque[_Next] = deque()
+        self._makings = 0
         self._failure: PacsError | None = None
         self.abort: Callable[[], None] = delivery.abort
 
@@ -41,53 +53,85 @@ class Way:
         Where the association ends with it, its fate is unknown and the way is
         ``broken``.
         """
-        if self._ahead is None:
-            self._look_ahead()
-        if self._failure is not None:
-            raise self._failure
-        if self._ahead is None:
+        if not self._next:
+            self._take()
+        if not self._next:
+            if self._failure is not None:
+                raise self._failure
             return None
-        (held, payload), self._ahead = self._ahead, None
+        one = self._next.popleft()
+        self._makings -= one.making is not None
         try:
-            return self._deliver(held, payload)
+            return self._deliver(one)
         except PeerUnreachable as failure:
             self.broken = True
-            return Shipped(held=held, fate=Fate.UNKNOWN, failure=failure)
+            return Shipped(held=one.held, fate=Fate.UNKNOWN, failure=failure)
         except (PacsError, OSError) as failure:
-            return Shipped(held=held, fate=Fate.UNSENT, failure=failure)
+            return Shipped(held=one.held, fate=Fate.UNSENT, failure=failure)
+        finally:
+            if one.making is not None:
+                one.making.close()
 
     def close(self) -> None:
         """Leave what was looked at and not begun to others."""
         self._delivery.close()
-        if self._ahead is not None:
-            self._waiting.give_back(self._ahead[0])
-            self._ahead = None
+        while self._next:
+            one = self._next.pop()
+            if one.making is not None:
+                one.making.close()
+            self._waiting.give_back(one.held)
 
-    def _look_ahead(self) -> Payload | None:
-        """Take the next one; give what may be opened ahead: stored bytes, nothing that needs a codec."""
-        try:
-            held = self._waiting.take()
-        except PacsError as failure:  # told when the response to the one before is in
-            self._failure = failure
-            return None
-        if held is None:
-            return None
-        payload = None
-        accepted = self._delivery.accepted(held.sop_class_uid)
-        if self._prepare is None and held.transfer_syntax_uid in accepted:
-            payload = self._payloads.as_it_lies(held)
-        self._ahead = held, payload
-        return payload
-
-    def _deliver(self, held: Held, payload: Payload | None) -> Shipped:
-        if payload is not None:
-            return self._send(held, payload)
-        accepted = self._delivery.accepted(held.sop_class_uid)
-        with self._payloads.made(held, accepted, self._prepare) as made:
-            return self._send(held, made)
+    def _deliver(self, one: _Next) -> Shipped:
+        if one.payload is not None:
+            return self._send(one.held, one.payload)
+        self._take_more()
+        if one.making is not None:
+            return self._send(one.held, one.making.result())
+        accepted = self._delivery.accepted(one.held.sop_class_uid)
+        with self._payloads.made(one.held, accepted) as made:
+            return self._send(one.held, made)
 
     def _send(self, held: Held, payload: Payload) -> Shipped:
         outcome = self._delivery.send(payload, self._originator, self._look_ahead)
         status = self._delivery.last_status
         fate = Fate.UNSENT if status is None else Fate.ANSWERED
         return Shipped(held=held, fate=fate, outcome=outcome, status=status)
+
+    def _look_ahead(self) -> Payload | None:
+        """Give what is sent next where it may be opened now: stored bytes, or what is made already."""
+        if not self._next:
+            self._take()
+        self._take_more()
+        if not self._next:
+            return None
+        following = self._next[0]
+        return following.making.ready if following.making is not None else following.payload
+
+    def _take_more(self) -> None:
+        """While some are made ahead, go on taking; stored bytes need no more than one look."""
+        while len(self._next) < self._payloads.most_ahead and self._is_making():
+            if not self._take():
+                return
+
+    def _is_making(self) -> bool:
+        """Where there was no room for the last one there is none for another."""
+        if not self._next:
+            return True
+        last = self._next[-1]
+        return self._makings > 0 and (last.payload is not None or last.making is not None)
+
+    def _take(self) -> bool:
+        """Take one more, if any waits and the index says so; begin to make what must be made."""
+        try:
+            held = None if self._failure is not None else self._waiting.take()
+        except PacsError as failure:  # told when those before have been sent
+            self._failure = failure
+            return False
+        if held is None:
+            return False
+        accepted = self._delivery.accepted(held.sop_class_uid)
+        payload = self._payloads.at_once(held, accepted)
+        making = None if payload is not None else self._payloads.begin(held, accepted)
+        self._makings += making is not None
+        self._next.append(_Next(held=held, payload=payload, making=making))
+        return True

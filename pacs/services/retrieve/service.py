@@ -18,7 +18,7 @@ from pacs.core.errors import (
 )
 from pacs.core.identifiers import AETitle
 from pacs.core.ports import Delivery, Records, RetrieveIndex, Snapshots
-from pacs.core.records import Originator, Progress, Selection, Usage
+from pacs.core.records import Originator, PeerEncoding, Progress, Selection, Usage
 from pacs.services.delivery.contexts import Chosen
 from pacs.services.delivery.shipment import Shipment, Shipping
 from pacs.services.retrieve.tally import Tally
@@ -103,9 +103,11 @@ class Retrieve:
         chosen = self._select(caller, selection)
         tally = Tally(len(chosen))
         waiting = self._shipping.waiting(chosen)
+        known = self._snapshots.current().peers.get(AETitle(caller.ae_title))
+        encoding = PeerEncoding.AS_STORED if known is None else known.encoding
         with self._usage_of(caller, tally, caller.ae_title):
             yield tally.progress()
-            with closing(self._shipping.way(delivery, waiting)) as way:
+            with closing(self._shipping.way(delivery, waiting, encoding)) as way:
                 while (sent := way.send_next()) is not None:
                     tally.count(sent)
                     tally.vanished(waiting.vanished())

@@ -1,0 +1,168 @@
+"""Which form a receiver gets, and which contexts are offered for it."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import pytest
+
+from config.settings import Retrieve
+from pacs.core.errors import TranscodingFailed
+from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
+from pacs.core.records import PeerEncoding
+from pacs.services.delivery.choice import LOSSLESS, Choice
+from pacs.services.delivery.contexts import Chosen, associations_for
+
+AS_STORED, COMPRESSED, UNCOMPRESSED = (
+    PeerEncoding.AS_STORED,
+    PeerEncoding.COMPRESSED,
+    PeerEncoding.UNCOMPRESSED,
+)
+CT, SR = SOPClassUID("1.2.840.10008.5.1.4.1.1.2"), SOPClassUID("1.2.840.10008.5.1.4.1.1.88.11")
+EXPLICIT, IMPLICIT, BIG, DEFLATED, J50, J57, J70, J80, J90, HT, RLE = (
+    TransferSyntaxUID(f"1.2.840.10008.1.2{end}")
+    for end in (
+        *(".1", "", ".2", ".1.99", ".4.50"),
+        *(".4.57", ".4.70", ".4.80", ".4.90", ".4.201", ".5"),
+    )
+)
+
+
+class Able:
+    """A transcoder that says it can do everything from what is not compressed, and decompress."""
+
+    def convertible(self, source: TransferSyntaxUID, target: TransferSyntaxUID) -> bool:
+        return target in (EXPLICIT, IMPLICIT, BIG, DEFLATED) or source in (EXPLICIT, IMPLICIT, BIG)
+
+    def convert(
+        self, path: str, offset: int, source: TransferSyntaxUID, target: TransferSyntaxUID
+    ) -> AbstractContextManager[str]:
+        raise TranscodingFailed
+
+    def same_content(self, left: object, right: object) -> bool:
+        return False
+
+
+def choice(encoding: PeerEncoding, settings: Retrieve | None = None) -> Choice:
+    return Choice(encoding, Able(), settings or Retrieve())
+
+
+@pytest.mark.parametrize(
+    ("encoding", "source", "accepted", "expected"),
+    [
+        (AS_STORED, EXPLICIT, (J80, IMPLICIT, EXPLICIT), [EXPLICIT]),
+        (AS_STORED, J50, (J50, EXPLICIT), [J50]),
+        (AS_STORED, J50, (IMPLICIT, EXPLICIT), [EXPLICIT, IMPLICIT]),
+        (AS_STORED, J90, (J80, J70), []),
+        (AS_STORED, EXPLICIT, (J70, RLE, J80), [J80, J70, RLE]),
+        (AS_STORED, BIG, (DEFLATED, IMPLICIT), [IMPLICIT, DEFLATED]),
+        (UNCOMPRESSED, J70, (J70, IMPLICIT, EXPLICIT), [EXPLICIT, IMPLICIT, J70]),
+        (UNCOMPRESSED, J50, (J50, IMPLICIT), [IMPLICIT, J50]),
+        (UNCOMPRESSED, J70, (J70,), [J70]),
+        (UNCOMPRESSED, IMPLICIT, (EXPLICIT, IMPLICIT), [IMPLICIT]),
+        (UNCOMPRESSED, BIG, (EXPLICIT, BIG), [BIG]),
+        (UNCOMPRESSED, DEFLATED, (DEFLATED, IMPLICIT), [IMPLICIT, DEFLATED]),
+        (UNCOMPRESSED, EXPLICIT, (J80, IMPLICIT), [IMPLICIT, J80]),
+        (COMPRESSED, EXPLICIT, (EXPLICIT, IMPLICIT, J70, J90), [J90, J70, EXPLICIT, IMPLICIT]),
+        (COMPRESSED, EXPLICIT, (J57, HT, RLE), [HT, J57, RLE]),
+        (COMPRESSED, J70, (EXPLICIT, J80, J70), [J70, EXPLICIT]),
+        (COMPRESSED, J50, (EXPLICIT, J80, J50), [J50, EXPLICIT]),
+        (COMPRESSED, J50, (IMPLICIT, J80, J70), [IMPLICIT]),
+    ],
+)
+def test_forms_in_the_order_in_which_they_are_tried(
+    encoding: PeerEncoding,
+    source: TransferSyntaxUID,
+    accepted: tuple[TransferSyntaxUID, ...],
+    expected: list[TransferSyntaxUID],
+) -> None:
+    assert list(choice(encoding).forms(CT, source, accepted)) == expected
+
+
+@pytest.mark.parametrize("encoding", list(PeerEncoding))
+@pytest.mark.parametrize("source", [J50, J57, J70, J80, J90, HT, RLE])
+def test_what_is_compressed_is_never_compressed_again(
+    encoding: PeerEncoding, source: TransferSyntaxUID
+) -> None:
+    everything = (EXPLICIT, IMPLICIT, J50, J57, J70, J80, J90, HT, RLE)
+    forms = choice(encoding).forms(CT, source, everything)
+    assert set(forms) <= {source, EXPLICIT, IMPLICIT}
+    assert source in forms
+
+
+def test_the_order_of_compression_is_a_setting() -> None:
+    settings = Retrieve(compressed_order=("rle", "jpeg-lossless"))
+    forms = choice(COMPRESSED, settings).forms(CT, EXPLICIT, (J80, J70, RLE, EXPLICIT))
+    assert list(forms) == [RLE, J70, EXPLICIT]
+    assert set(Retrieve().compressed_order) == set(LOSSLESS)
+
+
+def test_objects_without_pixels_are_not_compressed_in_vain() -> None:
+    compressing = choice(COMPRESSED)
+    assert compressing.wanted(SR, [EXPLICIT]) == ()
+    assert list(compressing.forms(SR, EXPLICIT, (J80, EXPLICIT, IMPLICIT))) == [EXPLICIT, IMPLICIT]
+
+
+def test_a_class_that_never_compresses_is_not_tried_for_ever() -> None:
+    compressing, accepted = choice(COMPRESSED), (J80, J70, EXPLICIT)
+    for _ in range(3):
+        assert list(compressing.forms(CT, EXPLICIT, accepted)) == [J80, J70, EXPLICIT]
+        compressing.tried((CT, EXPLICIT, J80), well=False)
+    assert list(compressing.forms(CT, EXPLICIT, accepted)) == [J70, EXPLICIT]
+    assert list(compressing.forms(CT, IMPLICIT, accepted))[:1] == [J80], "from another form it may"
+    assert list(compressing.forms(CT, EXPLICIT, (J80,))) == [J80], "there is nothing else"
+
+
+def test_one_that_fails_now_and_then_is_tried_each_time() -> None:
+    compressing, accepted = choice(COMPRESSED), (J80, EXPLICIT)
+    compressing.tried((CT, EXPLICIT, J80), well=True)
+    for _ in range(50):
+        compressing.tried((CT, EXPLICIT, J80), well=False)
+    assert list(compressing.forms(CT, EXPLICIT, accepted)) == [J80, EXPLICIT]
+
+
+def test_what_the_receiver_needs_is_tried_for_each_instance() -> None:
+    plain = choice(UNCOMPRESSED)
+    for _ in range(50):
+        plain.tried((CT, J70, EXPLICIT), well=False)
+    assert list(plain.forms(CT, J70, (EXPLICIT, J70))) == [EXPLICIT, J70]
+
+
+def classes(count: int) -> list[Chosen]:
+    return [(row, SOPClassUID(f"1.2.{row}"), EXPLICIT) for row in range(count)]
+
+
+def offered(chosen: Sequence[Chosen], encoding: PeerEncoding) -> list[list[TransferSyntaxUID]]:
+    """The syntaxes of each association's contexts."""
+    groups = associations_for(chosen, choice(encoding).wanted)
+    assert sorted(row for group in groups for row in group.rows) == [row for row, _, _ in chosen]
+    for group in groups:
+        assert len(set(group.offers)) == len(group.offers) <= 128
+    return [[one for _, (one,) in group.offers] for group in groups]
+
+
+def test_only_what_can_be_compressed_is_offered_compressed() -> None:
+    assert offered([(1, CT, J50)], COMPRESSED) == [[J50, EXPLICIT, IMPLICIT]]
+    assert offered([(1, CT, EXPLICIT)], UNCOMPRESSED) == [[EXPLICIT, IMPLICIT]]
+    assert offered([(1, CT, EXPLICIT)], AS_STORED) == [[EXPLICIT, IMPLICIT]]
+    assert offered([(1, CT, EXPLICIT)], COMPRESSED) == [
+        [EXPLICIT, IMPLICIT, J80, J90, HT, J70, J57, RLE]
+    ]
+
+
+def test_a_syntax_that_is_stored_too_is_offered_once() -> None:
+    (syntaxes,) = offered([(1, CT, EXPLICIT), (2, CT, J80)], COMPRESSED)
+    assert syntaxes == [EXPLICIT, J80, IMPLICIT, J90, HT, J70, J57, RLE]
+
+
+@pytest.mark.parametrize("count", [1, 16, 30, 64, 65, 200])
+def test_compression_costs_no_further_association(count: int) -> None:
+    plain, widened = offered(classes(count), AS_STORED), offered(classes(count), COMPRESSED)
+    assert len(widened) == len(plain)
+    for before, after in zip(plain, widened, strict=True):
+        assert after[: len(before)] == before
+        assert len(after) == min(128, 4 * len(before))
+
+
+def test_the_best_is_offered_for_every_class_before_the_second_best_for_any() -> None:
+    (syntaxes,) = offered(classes(40), COMPRESSED)
+    assert syntaxes[80:] == [J80] * 40 + [J90] * 8
