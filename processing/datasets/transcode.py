@@ -41,7 +41,8 @@ class SandboxedTranscoder:
                 timeout_s=retrieve.transcode_timeout_s,
                 memory_bytes=_BASE_MEMORY_BYTES + _MEMORY_PER_SOURCE_BYTE * self._max_bytes,
                 file_bytes=2 * self._max_bytes + _HEADERS_BYTES,
-            )
+            ),
+            workers=retrieve.converters,
         )
 
     def sweep(self) -> None:
