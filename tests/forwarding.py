@@ -22,7 +22,7 @@ from pacs.core.attributes import Level
 from pacs.core.errors import CoercionFailed
 from pacs.core.forwarding import ForwardWork
 from pacs.core.identifiers import AETitle, Registrant, StudyInstanceUID, TransferSyntaxUID
-from pacs.core.records import Job
+from pacs.core.records import Job, Peer
 from pacs.core.routing import Coercion, Route
 from pacs.core.sent import SentState
 from pacs.core.work import JobRow, JobState
@@ -30,6 +30,7 @@ from pacs.jobs.keeper import Keeper
 from pacs.jobs.kinds import JobKind
 from pacs.jobs.schedules import Scheduler
 from pacs.jobs.worker import Worker
+from storage.database.peer import PeerTable
 from tests.archive import Tool, data_set_of, free_port
 from tests.keeping import ADMIN, data_set, keep
 
@@ -53,6 +54,13 @@ def until(holds: Callable[[], bool], bound_s: float = BOUND_S) -> None:
     while not holds():
         assert time.monotonic() < limit
         time.sleep(0.02)
+
+
+def known(archive: Archive, ae_title: str, port: int, *, associations: int = 1) -> None:
+    """Name a peer on loopback."""
+    PeerTable(archive.database).put(
+        Peer(ae_title=AETitle(ae_title), host="127.0.0.1", port=port, associations=associations)
+    )
 
 
 def study_of(archive: Archive, study: str, instances: int, *, first: int = 1) -> list[str]:

@@ -28,6 +28,7 @@ from tests.forwarding import (
     hands,
     job_asked,
     jobs,
+    known,
     receiver,
     record,
     routed,
@@ -129,7 +130,7 @@ def test_only_the_series_and_what_the_route_selects(archive: Archive, to: Script
 
 def test_several_windows_over_several_associations(url: str, tmp_path: Path) -> None:
     with opened(tmp_path, url, **QUICK, forward__window="3") as archive, receiver() as to:
-        archive.peers.add(ADMIN, "DEST", "127.0.0.1", to.port, associations=3)
+        known(archive, "DEST", to.port, associations=3)
         uids = study_of(archive, "1.2.3", 40)
         ask(archive, work("1.2.3", "DEST"))
         worked(archive)
@@ -143,7 +144,7 @@ def test_several_windows_over_several_associations(url: str, tmp_path: Path) -> 
 
 
 def test_in_the_order_of_arrival_over_one_association(archive: Archive, to: Scripted) -> None:
-    archive.peers.add(ADMIN, "DEST", "127.0.0.1", to.port, associations=4)
+    known(archive, "DEST", to.port, associations=4)
     uids = study_of(archive, "1.2.3", 30)
     given = routed("r", in_order=True)
     to.answers[uids[10]] = None
@@ -326,10 +327,10 @@ def test_what_a_dead_run_left_may_have_been_received(archive: Archive, to: Scrip
     uids = study_of(archive, "1.2.3", 4)
     table = ForwardTable(archive.database)
     whose = (AETitle("DEST"), Registrant("local"), StudyInstanceUID("1.2.3"), None)
-    known = {one.sop_instance_uid: one.object_id for one in table.of_study(*whose)}
+    ids = {one.sop_instance_uid: one.object_id for one in table.of_study(*whose)}
     with archive.records.transaction():
         run = Run(destination=AETitle("DEST"), job=999, number=1)
-        table.begin(run, [known[one] for one in known if one in uids[:2]])
+        table.begin(run, [ids[one] for one in uids[:2]])
     ask(archive, work("1.2.3", "DEST"))
     worked(archive)
     assert "2 instances may have been received" in said(archive)
@@ -374,9 +375,9 @@ def test_a_cancelled_job_stops_soon_and_knows_what_it_sent(archive: Archive, to:
         assert not thread.is_alive()
     assert states(archive) == ["cancelled"]
     assert len(to.got) < 55
-    known = [one[0] for one in record(archive, "DEST").values()]
-    assert known.count(SENT) == used(archive, "deliver", "DEST") == len(to.got)
-    assert SentState.SENDING not in known
+    noted = [one[0] for one in record(archive, "DEST").values()]
+    assert noted.count(SENT) == used(archive, "deliver", "DEST") == len(to.got)
+    assert SentState.SENDING not in noted
 
 
 # --- by hand and by and by ----------------------------------------------------------------------
