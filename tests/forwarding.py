@@ -126,6 +126,8 @@ class Scripted:
 
     port: int = 0
     answers: dict[str, int | None] = field(default_factory=dict)
+    once: dict[str, int | None] = field(default_factory=dict)
+    """Goes before ``answers``, the first time."""
     default: int = 0
     pause_s: float = 0.0
     got: list[str] = field(default_factory=list)
@@ -139,7 +141,7 @@ class Scripted:
         self.got.append(uid)
         self.data_sets[uid] = event.request.DataSet.getvalue()
         time.sleep(self.pause_s)
-        status = self.answers.get(uid, self.default)
+        status = self.once.pop(uid) if uid in self.once else self.answers.get(uid, self.default)
         if status is None:
             event.assoc.abort()
             return 0xC001

@@ -5,6 +5,7 @@ outcomes are committed together with the usage they are. Decides nothing about w
 """
 
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import closing
 
@@ -17,6 +18,8 @@ from pacs.core.sent import Run, SentState, Told
 from pacs.services.delivery.shipment import Fate, Shipment, Shipped, Stopped
 from pacs.services.forward.desk import Desk
 
+_UNSETTLED_S = 2.0
+"""Outcomes are not kept back longer, however slowly a window goes out."""
 _UNREADABLE = "its file cannot be read"
 
 
@@ -36,15 +39,17 @@ class Trip:
         self._begun: dict[ObjectId, Held] = {}
         self._pending: list[Told] = []
         self._over = False
-        self._lock = threading.Lock()
+        self._settled_s = time.monotonic()
+        self._lock = threading.RLock()
 
     def before(self, page: Sequence[Held]) -> None:
-        """Note a window as begun. Called by the threads that send."""
+        """Note a window as begun, and how the ones before ended. Called by the threads that send."""
         with self._lock:
             if self._over:
                 return
-            with self._desk.records.transaction():
+            with self._desk.records.transaction() as unit:
                 self._desk.sent.begin(self._run, [one.place.object_id for one in page])
+                self.write(unit)
             self._begun.update((one.place.object_id, one) for one in page)
 
     def go(self, shipment: Shipment, stopped: Stopped) -> None:
@@ -64,12 +69,13 @@ class Trip:
 
     def _note(self, shipped: Shipped) -> None:
         told = self.last = told_of(shipped)
-        self.fates[told.object_id] = told, shipped.held
-        self._pending.append(told)
         if isinstance(shipped.failure, PeerUnreachable):
             self.trouble = shipped.failure
-        if len(self._pending) >= self._desk.settings.window:
-            self.settle()
+        with self._lock:
+            self.fates[told.object_id] = told, shipped.held
+            self._pending.append(told)
+            if time.monotonic() - self._settled_s > _UNSETTLED_S:
+                self.settle()
 
     def _account(self, shipment: Shipment) -> None:
         """Say of what was begun and has no outcome whether anything of it can have left."""
@@ -85,13 +91,18 @@ class Trip:
 
     def settle(self) -> None:
         """Commit what is known by now."""
-        if self._pending:
-            with self._desk.records.transaction() as unit:
-                self.write(unit)
+        with self._lock:
+            if self._pending:
+                with self._desk.records.transaction() as unit:
+                    self.write(unit)
 
     def write(self, unit: Unit) -> None:
         """Write what is known by now, and the usage it is, within a transaction."""
-        pending, self._pending = self._pending, []
+        with self._lock:
+            pending, self._pending = self._pending, []
+            self._settled_s = time.monotonic()
+        if not pending:
+            return
         ours = self._desk.sent.settle(self._run, pending)
         sizes = [
             self.fates[one.object_id][1].place.size_bytes
