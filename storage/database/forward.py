@@ -7,6 +7,7 @@ committed with them.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 from pacs.core.identifiers import (
     AETitle,
@@ -204,18 +205,18 @@ def _ending(told: Told) -> tuple[str, int, str]:
     return told.state.value, -1 if told.status is None else told.status, told.trouble
 
 
-def _sent_row(row: Sequence[object]) -> SentRow:
+def _sent_row(row: tuple[Any, ...]) -> SentRow:
     number, object_id, sop_class, sop, size, state, job, attempts, doubts, committed = row
     return SentRow(
-        row=int(str(number)),
-        object_id=ObjectId(str(object_id)),
-        sop_class_uid=SOPClassUID(str(sop_class)),
-        sop_instance_uid=SOPInstanceUID(str(sop)),
-        size_bytes=int(str(size)),
+        row=int(number),
+        object_id=ObjectId(object_id),
+        sop_class_uid=SOPClassUID(sop_class),
+        sop_instance_uid=SOPInstanceUID(sop),
+        size_bytes=int(size),
         state=None if state is None else SentState(state),
-        job=None if job is None else int(str(job)),
-        attempts=int(str(attempts or 0)),
-        doubts=int(str(doubts or 0)),
+        job=job,
+        attempts=attempts or 0,
+        doubts=doubts or 0,
         committed=bool(committed),
     )
 

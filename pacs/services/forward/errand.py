@@ -19,7 +19,7 @@ from pacs.core.sent import Run, SentRow, SentState
 from pacs.services.delivery.shipment import Pages, Prepare
 from pacs.services.forward import promise, verdict
 from pacs.services.forward.desk import Desk
-from pacs.services.forward.survey import Survey, survey, tallied
+from pacs.services.forward.survey import Survey, doubt, survey, tallied
 from pacs.services.forward.trip import Trip
 
 _SHORT_S = 1.0
@@ -63,7 +63,7 @@ class Errand:
 
     def _send(self) -> Sequence[SentRow] | None:
         """Send what is missing; gives what is known then, nothing where it was told to stop."""
-        while (found := survey(self._desk, self._work, self._route)).missing:
+        while (found := self._survey()).missing:
             trip, vanished = self._went(found)
             if trip.complete(len(found.missing) - vanished):
                 self._trip = trip
@@ -75,6 +75,14 @@ class Errand:
             verdict.judge(trip, found.tried, total=len(found.known), max_attempts=most)
             self._context.log(f"the association ended ({trip.trouble}); another one is opened")
         return list(found.known.values())
+
+    def _survey(self) -> Survey:
+        found = survey(self._desk, self._work, self._route)
+        left = doubt(self._desk, self._work, found)
+        if left:
+            self._context.log(f"{left} instances may have been received: an earlier run ended")
+            return survey(self._desk, self._work, self._route)
+        return found
 
     def _went(self, found: Survey) -> tuple[Trip, int]:
         """Send once; gives how that went, and how many instances were deleted meanwhile."""

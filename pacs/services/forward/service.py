@@ -14,7 +14,6 @@ from pacs.core.routing import Route
 from pacs.core.work import Permanent
 from pacs.services.forward.desk import Desk
 from pacs.services.forward.errand import Errand
-from pacs.services.forward.survey import doubt
 
 
 class Forwarding:
@@ -27,9 +26,6 @@ class Forwarding:
         """Handle one job of kind ``FORWARD``."""
         work = context.payload
         peer, route = self._peer(work), self._route(work)
-        left = doubt(self._desk, work)
-        if left:
-            context.log(f"{left} instances may have been received: an earlier run ended before")
         caller = on_behalf(work.registrant, f"job {context.id}")
         Errand(self._desk, context, peer, route, caller).fulfil()
 

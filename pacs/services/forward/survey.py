@@ -37,12 +37,12 @@ class Survey:
         return {one.object_id: one.attempts for one in self.known.values()}
 
 
-def doubt(desk: Desk, work: ForwardWork) -> int:
+def doubt(desk: Desk, work: ForwardWork, found: Survey) -> int:
     """Say of what an earlier run has left that it may have been received; gives how many there are.
 
     No other run is at work for this destination, so none of them is still being sent.
     """
-    left = [one.object_id for one in _known(desk, work) if one.state is SentState.SENDING]
+    left = [one.object_id for one in found.known.values() if one.state is SentState.SENDING]
     if left:
         with desk.records.transaction():
             desk.sent.doubt(work.destination, left)
