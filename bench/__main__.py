@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import clients, extremes, machine, queries, report, rows
+from bench import clients, extremes, forward, machine, queries, report, rows
 from bench.peers import OURS, PEERS, Peer, receiver
 from bench.results import Results, turns
 
-EXTRAS = ("find", "multi-frame", "idle")
+EXTRAS = ("forward", "jobs", "find", "multi-frame", "idle")
 MEMORY = Path("/dev/shm")
 QUICK = rows.Counts(ct=30, mr=30, each_of_four=8, stock=10)
 GIB = 1 << 30
@@ -65,6 +65,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.counts = QUICK if options.quick else rows.Counts()
     options.studies = 200 if options.quick else 1_000
+    options.jobs = 200 if options.quick else 2_000
     options.multi_frame_bytes = GIB // 8 if options.quick else GIB
     return options
 
@@ -98,6 +99,7 @@ def run(options: argparse.Namespace, folder: Path, peers: Sequence[Peer], result
     if wanted := rows.chosen(options.rows):
         rows.declare(results, wanted)
         store_and_retrieve(options, folder / "rows", peers, wanted, results)
+    work(options, folder, results)
     if "find" in options.rows:
         say("C-FIND")
         queries.declare(results, options.studies)
@@ -112,6 +114,19 @@ def run(options: argparse.Namespace, folder: Path, peers: Sequence[Peer], result
         say("idle associations")
         extremes.declare_idle(results)
         extremes.hold_idle(folder / "idle", results)
+
+
+def work(options: argparse.Namespace, folder: Path, results: Results) -> None:
+    """Measure what workers do."""
+    if "forward" in options.rows:
+        say("forwarding")
+        forward.declare(results)
+        counts = options.counts
+        forward.run(folder / "forward", results, instances=counts.ct, rounds=options.rounds)
+    if "jobs" in options.rows:
+        say("jobs")
+        forward.declare_jobs(results)
+        forward.run_jobs(folder / "jobs", results, count=options.jobs, rounds=options.rounds)
 
 
 def store_and_retrieve(

@@ -19,6 +19,7 @@ class Unit(enum.Enum):
 
     INSTANCES_PER_S = "instances/s"
     MEGABYTES_PER_S = "MB/s"
+    JOBS_PER_S = "jobs/s"
     MILLISECONDS = "ms"
     SECONDS = "s"
     BYTES = "MiB"
@@ -27,7 +28,7 @@ class Unit(enum.Enum):
     @property
     def more_is_better(self) -> bool:
         """Tell which way is better."""
-        return self in (Unit.INSTANCES_PER_S, Unit.MEGABYTES_PER_S)
+        return self in (Unit.INSTANCES_PER_S, Unit.MEGABYTES_PER_S, Unit.JOBS_PER_S)
 
     def text(self, figure: float) -> str:
         """Write a figure with the digits that mean something."""

@@ -7,6 +7,7 @@ median. It holds the numbers and the verdict, and measures nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bench import forward
 from bench.extremes import IDLE_CPU, IDLE_MEMORY, MULTI_FRAME_MEMORY
 from bench.peers import OURS
 from bench.results import MIB, Results
@@ -57,6 +58,7 @@ TARGETS = (
     Target(row="store-ct-stock", against=OURS, against_row="store-ct-1", reach_for=1.0),
     Target(row="get-ct", at_least=1.0, reach_for=1.5),
     Target(row="move-ct", at_least=0.8, reach_for=1.1),
+    Target(row=forward.FORWARD, against=OURS, against_row=forward.MOVE, at_least=0.9),
     Target(row="find-id", at_least=1.0, reach_for=2.0),
     Target(row="find-date", at_least=1.0, reach_for=2.0),
     Target(row="find-name", at_least=1.0, reach_for=2.0),

@@ -421,6 +421,35 @@ class Poll(Section, frozen=True, kw_only=True):
     ] = 365
 
 
+class Forward(Section, frozen=True, kw_only=True):
+    """Sending on what routes select."""
+
+    window: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000)],
+        Meta(description="Instances noted as begun, and as sent, in one transaction"),
+    ] = 50
+    slice_s: Annotated[
+        Seconds, Meta(description="Time after which a long job lets the other queues go first")
+    ] = 30.0
+    max_instances: Annotated[
+        Count, Meta(description="Instances of one study or series; a job for more of them fails")
+    ] = 1_000_000
+    max_attempts: Annotated[
+        Count, Meta(description="Attempts at what a destination refuses before the job has failed")
+    ] = 8
+    retry_s: Annotated[
+        Seconds, Meta(description="Wait before the second attempt; doubled at each further one")
+    ] = 5.0
+    max_retry_s: Annotated[Seconds, Meta(description="Longest wait between two attempts")] = 3_600.0
+    keep_s: Annotated[
+        Annotated[float, Meta(ge=0, le=315_360_000)],
+        Meta(description="Time for which it is known what was sent where, and not sent again"),
+    ] = 2_592_000.0
+    purge_cron: Annotated[
+        str, Meta(description="When records past forward.keep_s are forgotten; empty is never")
+    ] = "37 3 * * *"
+
+
 class Logging(Section, frozen=True, kw_only=True):
     """What the log says. It never holds patient data."""
 
@@ -450,4 +479,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     outbox: Outbox = field(default_factory=Outbox)
     metrics: Metrics = field(default_factory=Metrics)
     poll: Poll = field(default_factory=Poll)
+    forward: Forward = field(default_factory=Forward)
     logging: Logging = field(default_factory=Logging)

@@ -69,6 +69,8 @@ class Archive:
     """Everything one process knows of the archive."""
 
     home: Path
+    scratch: Path
+    """Folder of this process for files that are not kept; emptied at its next start."""
     settings: Settings
     gate: AskingGate
     audit: AuditTrail
@@ -148,12 +150,13 @@ def _assembled(
     audit = FileAuditTrail(home / "audit")
     stack.callback(audit.close)
     # A starting server empties "work"; workers may run without it.
-    work = home / ("worker" if is_worker(receiver) else "work") / receiver
-    transcoder = SandboxedTranscoder(settings.retrieve, work)
+    scratch = home / ("worker" if is_worker(receiver) else "work") / receiver
+    transcoder = SandboxedTranscoder(settings.retrieve, scratch)
     stack.callback(transcoder.close)
     wake = _wake(settings, stack)
     records = DatabaseRecords(database, settings.retrieve.versions, settings.outbox, wake=wake)
     parts = _Parts(
+        scratch=scratch,
         settings=settings,
         database=database,
         store=store,
@@ -175,6 +178,7 @@ def _assembled(
 class _Parts:
     """What the services are made of."""
 
+    scratch: Path
     settings: Settings
     database: Database
     store: DiskStore
@@ -211,6 +215,7 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
     reindex = _reindex(parts, ingest)
     return Archive(
         home=home,
+        scratch=parts.scratch,
         settings=settings,
         gate=gate,
         audit=parts.audit,

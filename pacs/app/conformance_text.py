@@ -19,12 +19,12 @@ images.
 """
 
 MODEL: Final = """
-As service user the archive sends instances for a C-MOVE, and the `pacs` commands `echo`, `send`, `find`, `get` and
-`move` call peers.
+As service user the archive sends instances for a C-MOVE, forwards studies by jobs of its own, and the `pacs` commands
+`echo`, `send`, `find`, `get` and `move` call peers.
 
 ## 2. Networking
 
-One application entity accepts associations, opens associations to move destinations while it answers a C-MOVE, and is
+One application entity accepts associations, opens associations to move and forwarding destinations, and is
 the calling AE of the commands. An instance that was acknowledged with 0000 is durable: its file, its name and its rows
 have survived a power cut by then.
 
@@ -37,8 +37,8 @@ ends an idle association with A-ABORT.
 """
 
 ACCEPTANCE: Final = """
-Associations initiated: one for each C-MOVE, or as many at once as were entered with the peer (1 to 16); further ones where
-a selection needs more than 128 presentation contexts.
+Associations initiated: one for each C-MOVE and each study forwarded, or as many at once as were entered with the peer
+(1 to 16); further ones where a selection needs more than 128 presentation contexts.
 Each SOP Class is proposed with its stored transfer syntaxes, Explicit and Implicit VR Little Endian, each in a context of
 its own; to a peer that gets images compressed (`pacs peer add --encoding compressed`) also with the lossless syntaxes of
 `retrieve.compressed_order` that can be made, as far as 128 contexts hold them. A C-STORE sub-operation carries Move Originator Application Entity Title and Message ID.

@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, Entry] = {
     "reindex": Entry("pacs.cli.reindex:reindex", "Rebuild the index from the files"),
     "delete": Entry("pacs.cli.delete:delete", "Delete with a reason, or undo a deletion"),
     "conflict": Entry("pacs.cli.conflict:conflict", "List and resolve identity conflicts"),
+    "forward": Entry("pacs.cli.forward:forward", "Have a study sent to a peer, by a job"),
     "job": Entry("pacs.cli.job:job", "List jobs and dead letters; retry, cancel, purge"),
     "metrics": Entry("pacs.cli.metrics:metrics", "Print depth and age of queues for a collector"),
     "route": Entry("pacs.cli.route:route", "Say which arrivals go where, and try it on a file"),

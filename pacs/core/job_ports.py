@@ -48,7 +48,8 @@ class JobContext(Protocol, Generic[PayloadType_co]):
     def children(self, jobs: Sequence[Job]) -> Sequence[Part]:
         """Wait for parts. Leaves the handler; it is called again when all have ended, and gets how.
 
-        A job has parts once: asked again it gives the same ones, whatever is handed in.
+        An attempt has parts once: asked again it gives the same ones, whatever is handed in.
+        Tried again after a failure, not after a crash, the job has parts anew.
         """
         ...
 

@@ -54,10 +54,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """How one child of a job ended. ``result`` is JSON."""
+    """How one child of a job ended. ``payload`` and ``result`` are JSON."""
 
     id: int
     kind: str
+    payload: str
     state: JobState
     result: str | None
     error: str

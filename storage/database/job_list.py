@@ -7,7 +7,7 @@ from pacs.core.errors import EntryConflicts, EntryNotFound
 from pacs.core.work import ENDED, JobDepth, JobRow, JobState, QueueHold
 from storage.database.connection import Database
 from storage.database.job_queue import forget, lift
-from storage.database.job_rows import DatabaseClock, end, parse_utc, text_utc
+from storage.database.job_rows import DatabaseClock, end, let_go, parse_utc, text_utc
 
 _COLUMNS = (
     "id, queue, kind, payload, cause, unique_key, state, priority, alone, not_before_utc, deadline_utc, "
@@ -144,6 +144,8 @@ class JobList:
             waits = changed.rowcount != 1 and row.state is JobState.WAITING
             if changed.rowcount != 1 and not (waits and lift(self._database, row.queue)):
                 raise EntryConflicts(f"job {job} is {row.state.value}: nothing to try again")
+            if row.state in ENDED:
+                let_go(self._database, job)
         self._wake(row.queue)
 
     def cancel(self, job: int) -> JobState:

@@ -102,3 +102,9 @@ def end(database: Database, job: int) -> set[str]:
 def resume(database: Database, job: int) -> None:
     """Let a job go on whose parts have all ended."""
     database.write("UPDATE job SET state = 'waiting' WHERE id = ? AND state = 'blocked'", (job,))
+
+
+def let_go(database: Database, job: int) -> None:
+    """Let the parts of a job stand alone: tried anew, it asks for others."""
+    database.write("UPDATE job SET parent = NULL WHERE parent = ?", (job,))
+    database.write("UPDATE job SET children_left = NULL WHERE id = ?", (job,))

@@ -23,6 +23,7 @@ from storage.database.job_rows import (
     DatabaseClock,
     end,
     enqueue,
+    let_go,
     parse_utc,
     resume,
     text_utc,
@@ -168,11 +169,19 @@ class JobTable:
     def parts(self, claim: Claim) -> Sequence[Part]:
         """How the parts of a job ended, in the order they were asked for."""
         rows = self._database.execute(
-            "SELECT id, kind, state, result, last_error FROM job WHERE parent = ? ORDER BY id",
+            "SELECT id, kind, payload, state, result, last_error FROM job "
+            "WHERE parent = ? ORDER BY id",
             (claim.id,),
         )
         return [
-            Part(id=row[0], kind=row[1], state=JobState(row[2]), result=row[3], error=row[4])
+            Part(
+                id=row[0],
+                kind=row[1],
+                payload=row[2],
+                state=JobState(row[3]),
+                result=row[4],
+                error=row[5],
+            )
             for row in rows
         ]
 
@@ -220,7 +229,10 @@ class JobTable:
         return _Left(is_part=row[0] is not None, troubled=bool(row[1]))
 
     def later(self, claim: Claim, after_s: float, error: str, *, counts: bool) -> None:
-        """Let it wait again, ``after_s`` from now; ``counts`` as an attempt or not. Raises ``LeaseLost``."""
+        """Let it wait again, ``after_s`` from now; ``counts`` as an attempt or not. Raises ``LeaseLost``.
+
+        What has ended in vain has parts anew.
+        """
         due = text_utc(self.now() + timedelta(seconds=after_s))
         state = "delayed" if after_s > 0 else "waiting"
         with self._database.transaction():
@@ -231,6 +243,8 @@ class JobTable:
                 (due, error[:LONGEST_TEXT]),
             )
             self._take_key(claim.id)
+            if counts and claim.has_children:
+                let_go(self._database, claim.id)
         if after_s <= 0:
             self._records.wake({claim.queue})
 

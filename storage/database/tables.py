@@ -48,5 +48,6 @@ TABLES: tuple[Table, ...] = (
     Table("poll_study", Kind.RECORD, "a study of a polled peer as it was left"),
     Table("poll_instance", Kind.RECORD, "what came from a polled peer once, or did not come"),
     Table("outbox_call", Kind.RECORD, "when a peer that did not take our call is called again"),
+    Table("forward_sent", Kind.RECORD, "what is known of an instance at a destination"),
 )
 """In an order in which they can be emptied: children before parents."""

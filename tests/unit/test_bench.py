@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from bench import dimse, extremes, machine, report, rows, studies, targets
+from bench import dimse, extremes, forward, machine, report, rows, studies, targets
 from bench.clients import Wrong, check_same, ended, last_line, related_instances
 from bench.measure import KIB, Watch, cpu_s, kib_of, status_bytes, ticks_of, tree
 from bench.peers import OURS, PEERS
@@ -144,7 +144,7 @@ def test_what_is_retrieved_is_stored_before() -> None:
 
 def test_every_target_is_about_a_row_and_a_peer_there_is() -> None:
     names = {one.name for one in PEERS}
-    keys = {one.key for one in rows.ROWS} | {"find-id", "find-date", "find-name"}
+    keys = {one.key for one in rows.ROWS} | {"find-id", "find-date", "find-name", forward.FORWARD}
     assert {one.row for one in targets.TARGETS} <= keys
     assert {one.against for one in targets.TARGETS} <= names
 

@@ -41,7 +41,14 @@ class Crew:
         self._left_in_order = False
         self._failure: Exception | None = None
         self._stopped_s: float | None = None
+        self._pausing = False
         self._changed = threading.Condition()
+
+    def pause(self) -> None:
+        """Begin no further sub-operation, and let what is under way take the time it needs."""
+        with self._changed:
+            self._pausing = True
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """Begin no further sub-operation. What is under way gets ``GRACE_S``, then is aborted."""
@@ -82,7 +89,7 @@ class Crew:
         Many devices count those being made against their limit and would
         reject them all; one that rejects has said how many it takes.
         """
-        if not self._more or self._stopped_s is not None or self._waiting.empty:
+        if not self._more or not self._going() or self._waiting.empty:
             return
         self._more -= 1
         self._to_open += 1
@@ -93,7 +100,10 @@ class Crew:
         """An association that broke gave back what it had looked at, and the others had ended well."""
         if self._failure is not None:
             raise self._failure
-        return self._left_in_order and self._stopped_s is None and not self._waiting.empty
+        return self._left_in_order and self._going() and not self._waiting.empty
+
+    def _going(self) -> bool:
+        return self._stopped_s is None and not self._pausing
 
     def _next(self) -> tuple[Shipped | None, bool]:
         """Wait for the next outcome; tell whether there will be none."""
@@ -114,7 +124,7 @@ class Crew:
         """An association that is still being made is not waited for when nothing is left for it."""
         if self._ways:
             return self._overdue(2 * GRACE_S)
-        return not self._to_open or self._stopped_s is not None or self._waiting.empty
+        return not self._to_open or not self._going() or self._waiting.empty
 
     def _overdue(self, grace_s: float) -> bool:
         return self._stopped_s is not None and time.monotonic() > self._stopped_s + grace_s
@@ -163,6 +173,6 @@ class Crew:
     def _may_go_on(self) -> bool:
         """Wait until what was reported has been told: who asked sets the pace, too."""
         with self._changed:
-            while len(self._reported) > 2 * self._count and self._stopped_s is None:
+            while len(self._reported) > 2 * self._count and self._going():
                 self._changed.wait(LOOK_S)
-            return self._stopped_s is None
+            return self._going()

@@ -28,10 +28,10 @@ from pacs.services.delivery.contexts import Chosen, Group, associations_for
 from pacs.services.delivery.crew import Crew, Opening
 from pacs.services.delivery.fate import Fate, Shipped
 from pacs.services.delivery.payloads import Payloads, Prepare
-from pacs.services.delivery.waiting import Waiting
+from pacs.services.delivery.waiting import Pages, Waiting
 from pacs.services.delivery.way import Way
 
-__all__ = ["Fate", "Prepare", "Shipment", "Shipped", "Shipping"]
+__all__ = ["Fate", "Pages", "Prepare", "Shipment", "Shipped", "Shipping"]
 
 _WORTH_AN_ASSOCIATION = 4
 """So many instances justify one more association to the same peer."""
@@ -55,6 +55,7 @@ class Shipment:
         self.stopped = False
         """Whether ``sent`` ended early because it was asked to."""
         self._loads = loads
+        self._crew: Crew | None = None
 
     def sent(self, stopped: Stopped = lambda: False) -> Generator[Shipped | None, None, None]:
         """Send all; yield each outcome as it comes, and ``None`` now and then while none does.
@@ -65,21 +66,27 @@ class Shipment:
         ``PeerUnreachable`` where no association was opened at all, with
         everything left, and ``RecordsFailed``.
         """
-        reached = False
+        reached = told = False
         for load in self._loads:
             self.stopped = self.stopped or stopped()
             if self.stopped:
                 return
-            crew = Crew(load.opening, load.waiting, load.associations)
+            crew = self._crew = Crew(load.opening, load.waiting, load.associations)
             with closing(crew.sent()) as outcomes:
                 for one in outcomes:
                     yield one
-                    if not self.stopped and stopped():
-                        self.stopped = True
+                    if not told and stopped():
+                        self.stopped = told = True
                         crew.stop()
             reached = reached or crew.opened
             if not (reached or self.stopped or load.waiting.empty):
                 raise crew.trouble or PeerUnreachable("no association could be opened")
+
+    def pause(self) -> None:
+        """Begin nothing further; what is under way gets the time it needs. Called where ``stopped`` may be."""
+        self.stopped = True
+        if self._crew is not None:
+            self._crew.pause()
 
     def left(self) -> Iterator[Held]:
         """Take what was never begun, once ``sent`` is over. Raises ``RecordsFailed``."""
@@ -123,6 +130,7 @@ class Shipping:
         originator: Originator | None = None,
         prepare: Prepare | None = None,
         associations: int | None = None,
+        pages: Pages | None = None,
     ) -> Shipment:
         """Make ready to send the chosen rows to ``peer``; nothing is opened before ``sent``.
 
@@ -130,13 +138,14 @@ class Shipping:
         sent instead, in any syntax: a changed file that lives as long as the
         block. It runs ahead of the sending, in several threads; a
         ``PacsError`` or ``OSError`` of its makes that instance ``Fate.UNSENT``.
-        ``associations`` are those of the peer unless given.
+        ``associations`` are those of the peer unless given. ``pages`` says how
+        far ahead rows are read, and who is told of them before they are begun.
         """
         most = peer.associations if associations is None else associations
         choice = Choice(peer.encoding, self._transcoder, self._settings)
 
         def load(group: Group) -> _Load:
-            waiting = Waiting(self._index, group.rows)
+            waiting = Waiting(self._index, group.rows, pages)
             count = max(1, min(most, len(group.rows) // _WORTH_AN_ASSOCIATION))
             payloads = self._payloads(choice, prepare, associations=count)
 

@@ -2,12 +2,22 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pacs.core.ports import RetrieveIndex
 from pacs.core.records import Held
 
-_PAGE = 100
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pages:
+    """How what waits is read: so many rows at a time, and who is told of a page before it is begun.
+
+    ``before`` runs in whichever thread needs the page, one at a time; what it raises ends the sending.
+    """
+
+    rows: int = 100
+    before: Callable[[Sequence[Held]], None] = lambda _: None
 
 
 class Waiting:
@@ -17,8 +27,11 @@ class Waiting:
     selection.
     """
 
-    def __init__(self, index: RetrieveIndex, rows: Sequence[int]) -> None:
+    def __init__(
+        self, index: RetrieveIndex, rows: Sequence[int], pages: Pages | None = None
+    ) -> None:
         self._index = index
+        self._pages = pages or Pages()
         self._rows = rows
         self._at = 0
         self._page: deque[Held] = deque()
@@ -35,9 +48,12 @@ class Waiting:
         """Give the next one; ``None`` when nothing waits. Raises ``RecordsFailed``."""
         with self._lock:
             while not self._page and self._at < len(self._rows):
-                some = self._rows[self._at : self._at + _PAGE]
-                self._page.extend(self._index.fetch(some))
-                self._vanished += len(some) - len(self._page)
+                some = self._rows[self._at : self._at + self._pages.rows]
+                found = self._index.fetch(some)
+                if found:
+                    self._pages.before(found)
+                self._page.extend(found)
+                self._vanished += len(some) - len(found)
                 self._at += len(some)
             return self._page.popleft() if self._page else None
 

@@ -1,0 +1,117 @@
+"""What of a study a destination lacks: what is held, less what it was sent by our record.
+
+Reads only, but for one thing: what an earlier run has left as being sent may have been received.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pacs.core.attributes import Level
+from pacs.core.caller import on_behalf
+from pacs.core.forwarding import ForwardWork
+from pacs.core.identifiers import ObjectId
+from pacs.core.records import Selection
+from pacs.core.routing import Route
+from pacs.core.sent import SentRow, SentState
+from pacs.core.work import Permanent
+from pacs.services.delivery.contexts import Chosen
+from pacs.services.forward.desk import Desk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What there is to do. ``missing`` is in the order in which it is to be sent."""
+
+    missing: Sequence[Chosen]
+    known: dict[int, SentRow]
+    """Row → what is known of it, missing ones and sent ones."""
+
+    @property
+    def sent(self) -> list[SentRow]:
+        """What the destination was sent."""
+        return [one for one in self.known.values() if one.state is SentState.SENT]
+
+    @property
+    def tried(self) -> dict[ObjectId, int]:
+        """How often each instance has been begun."""
+        return {one.object_id: one.attempts for one in self.known.values()}
+
+
+def doubt(desk: Desk, work: ForwardWork, found: Survey) -> int:
+    """Say of what an earlier run has left that it may have been received; gives how many there are.
+
+    No other run is at work for this destination, so none of them is still being sent.
+    """
+    left = [one.object_id for one in found.known.values() if one.state is SentState.SENDING]
+    if left:
+        with desk.records.transaction():
+            desk.sent.doubt(work.destination, left)
+    return len(left)
+
+
+def survey(desk: Desk, work: ForwardWork, route: Route | None) -> Survey:
+    """Find what is missing. Raises ``Permanent`` for more than the bound, ``RecordsFailed``."""
+    known = {one.row: one for one in _known(desk, work)}
+    missing = [
+        one
+        for one in _held(desk, work)
+        if one[0] in known and known[one[0]].state is not SentState.SENT
+    ]
+    if missing and route is not None:
+        wanted = _selected(desk, work, route, [one[0] for one in missing])
+        missing = [one for one in missing if one[0] in wanted]
+    if route is not None and route.in_order:
+        missing.sort(key=lambda one: known[one[0]].object_id)  # these are ordered by time
+    else:  # what fails again and again keeps nothing else back
+        missing.sort(key=lambda one: known[one[0]].attempts >= desk.settings.max_attempts)
+    todo = {one[0] for one in missing}
+    return Survey(
+        missing=missing,
+        known={
+            row: one for row, one in known.items() if row in todo or one.state is SentState.SENT
+        },
+    )
+
+
+def _selected(desk: Desk, work: ForwardWork, route: Route, rows: Sequence[int]) -> frozenset[int]:
+    """Keep what the route selects, and nothing that came from the destination itself."""
+    wanted = frozenset(rows) if work.whole else desk.judge.selects(route, work.registrant, rows)
+    return wanted - desk.judge.came_from(work.destination, rows)
+
+
+def tallied(rows: Iterable[SentRow], job: int) -> dict[str, int]:
+    """Count for the job's result what it sent, over all its attempts.
+
+    ``unknown`` are those of which an answer had been lost before: they may have been received twice.
+    """
+    counts = dict.fromkeys(("sent", "already", "refused", "unknown", "bytes", "committed"), 0)
+    for one in rows:
+        ours = one.state is SentState.SENT and one.job == job
+        counts["sent"] += ours
+        counts["already"] += one.state is SentState.SENT and not ours
+        counts["refused"] += one.state is SentState.REFUSED
+        counts["unknown"] += ours and one.doubts > 0
+        counts["bytes"] += one.size_bytes if ours else 0
+        counts["committed"] += one.committed
+    return counts
+
+
+def _known(desk: Desk, work: ForwardWork) -> Sequence[SentRow]:
+    return desk.sent.of_study(
+        work.destination, work.registrant, work.study_instance_uid, work.series_instance_uid
+    )
+
+
+def _held(desk: Desk, work: ForwardWork) -> Sequence[Chosen]:
+    series = work.series_instance_uid
+    selection = Selection(
+        level=Level.STUDY if series is None else Level.SERIES,
+        study_instance_uids=(work.study_instance_uid,),
+        series_instance_uids=() if series is None else (series,),
+    )
+    most = desk.settings.max_instances
+    visibility = on_behalf(work.registrant, "forward").visibility
+    held = desk.index.select(selection, visibility, most)
+    if len(held) > most:
+        raise Permanent(f"more than {most} instances (forward.max_instances)")
+    return held

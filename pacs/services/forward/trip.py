@@ -1,0 +1,145 @@
+"""One shipment of what is missing, noted window by window. PS3.4 Annex B.
+
+Owns what is written when: rows are 'sending' before anything of them can leave, and their
+outcomes are committed together with the usage they are. Decides nothing about what follows.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+
+from pacs.core.caller import Caller
+from pacs.core.errors import PacsError, PeerUnreachable
+from pacs.core.identifiers import ObjectId
+from pacs.core.ports import Unit
+from pacs.core.records import Held, SendOutcome, Usage
+from pacs.core.sent import Run, SentState, Told
+from pacs.services.delivery.shipment import Fate, Shipment, Shipped, Stopped
+from pacs.services.forward.desk import Desk
+
+_UNSETTLED_S = 2.0
+"""Outcomes are not kept back longer, however slowly a window goes out."""
+_UNREADABLE = "its file cannot be read"
+
+
+class Trip:
+    """What became of the instances of one shipment. For one handler; used once."""
+
+    def __init__(self, desk: Desk, run: Run, caller: Caller) -> None:
+        self.trouble: PeerUnreachable | None = None
+        """Why no association could be opened at all, or why the last one ended."""
+        self.stopped = False
+        self.last: Told | None = None
+        """The last outcome."""
+        self.fates: dict[ObjectId, tuple[Told, Held]] = {}
+        self._desk = desk
+        self._run = run
+        self._caller = caller
+        self._begun: dict[ObjectId, Held] = {}
+        self._pending: list[Told] = []
+        self._over = False
+        self._settled_s = time.monotonic()
+        self._lock = threading.RLock()
+
+    def before(self, page: Sequence[Held]) -> None:
+        """Note a window as begun, and how the ones before ended. Called by the threads that send."""
+        with self._lock:
+            if self._over:
+                return
+            with self._desk.records.transaction() as unit:
+                self._desk.sent.begin(self._run, [one.place.object_id for one in page])
+                self.write(unit)
+            self._begun.update((one.place.object_id, one) for one in page)
+
+    def go(self, shipment: Shipment, stopped: Stopped) -> None:
+        """Send until nothing is left, ``stopped`` says so or the peer is away. Raises ``RecordsFailed``."""
+        try:
+            with closing(shipment.sent(stopped)) as outcomes:
+                for one in outcomes:
+                    if one is not None:
+                        self._note(one)
+        except PeerUnreachable as trouble:
+            self.trouble = trouble
+        finally:
+            with self._lock:
+                self._over = True
+        self.stopped = shipment.stopped
+        self._account(shipment)
+
+    def _note(self, shipped: Shipped) -> None:
+        told = self.last = told_of(shipped)
+        if isinstance(shipped.failure, PeerUnreachable):
+            self.trouble = shipped.failure
+        with self._lock:
+            self.fates[told.object_id] = told, shipped.held
+            self._pending.append(told)
+            if time.monotonic() - self._settled_s > _UNSETTLED_S:
+                self.settle()
+
+    def _account(self, shipment: Shipment) -> None:
+        """Say of what was begun and has no outcome whether anything of it can have left."""
+        open_ends = self._begun.keys() - self.fates.keys()
+        if not open_ends:
+            return
+        never = {one.place.object_id for one in shipment.left()}
+        for one in open_ends:
+            state = SentState.UNSENT if one in never else SentState.UNKNOWN
+            told = Told(object_id=one, state=state)
+            self.fates[one] = told, self._begun[one]
+            self._pending.append(told)
+
+    def settle(self) -> None:
+        """Commit what is known by now."""
+        with self._lock:
+            if self._pending:
+                with self._desk.records.transaction() as unit:
+                    self.write(unit)
+
+    def write(self, unit: Unit) -> None:
+        """Write what is known by now, and the usage it is, within a transaction."""
+        with self._lock:
+            pending, self._pending = self._pending, []
+            self._settled_s = time.monotonic()
+        if not pending:
+            return
+        ours = self._desk.sent.settle(self._run, pending)
+        sizes = [
+            self.fates[one.object_id][1].place.size_bytes
+            for one in pending
+            if one.state is SentState.SENT and one.object_id in ours
+        ]
+        for kind, amount in (("deliver", len(sizes)), ("deliver-bytes", sum(sizes))):
+            if sizes:
+                unit.record_usage(
+                    Usage(
+                        subscriber=self._caller.subscriber,
+                        kind=kind,
+                        amount=amount,
+                        subject=str(self._run.destination),
+                    )
+                )
+
+    def complete(self, wanted: int) -> bool:
+        """Tell whether so many were sent, and nothing failed."""
+        return len(self.ended_as(SentState.SENT)) == len(self.fates) >= wanted
+
+    def ended_as(self, state: SentState) -> list[tuple[Told, Held]]:
+        """What ended so."""
+        return [one for one in self.fates.values() if one[0].state is state]
+
+
+def told_of(shipped: Shipped) -> Told:
+    """Say what became of one instance in the words of the record. A warning is sent (PS3.4 Table B.2-1)."""
+    object_id = shipped.held.place.object_id
+    if shipped.fate is Fate.UNKNOWN:
+        return Told(object_id=object_id, state=SentState.UNKNOWN)
+    if shipped.fate is Fate.UNSENT:
+        return Told(object_id=object_id, state=SentState.REFUSED, trouble=_trouble(shipped.failure))
+    taken = shipped.outcome is not SendOutcome.FAILURE
+    state = SentState.SENT if taken else SentState.REFUSED
+    return Told(object_id=object_id, state=state, status=shipped.status)
+
+
+def _trouble(failure: Exception | None) -> str:
+    return failure.peer_comment if isinstance(failure, PacsError) else _UNREADABLE

@@ -1,0 +1,177 @@
+"""SIGKILL of workers and of the whole server at random while 2,000 jobs forward: each object arrives, each effect is had once."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pacs.app.archive import Archive
+from pacs.core.sent import SentState
+from tests import brokers
+from tests.archive import PACS, REPOSITORY, Tool, data_set_of, environment
+from tests.forwarding import Writer, ask, record, until, used, work, writer
+from tests.keeping import ADMIN, data_set, keep, opened
+
+STUDIES, INSTANCES = 250, 2
+DESTINATIONS = tuple(f"TO{number}" for number in range(8))
+JOBS = STUDIES * len(DESTINATIONS)
+WORKERS, WORKER_KILLS, SERVER_KILLS = 3, 9, 2
+BOUND_S = 300.0
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    return "" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
+
+
+class Server:
+    """``pacs serve`` with workers, to be killed."""
+
+    def __init__(self, home: Path, url: str, settings: dict[str, str]) -> None:
+        named = {key.replace("__", "."): one for key, one in settings.items()}
+        self._command = [*PACS, "serve", "--port", "0", "--workers", str(WORKERS)]
+        self._environment = environment(home, named, url)
+        self._log = home.with_suffix(".log")
+        self.process = self._begun()
+
+    def _begun(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                env=self._environment,
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    @property
+    def children(self) -> list[int]:
+        """Every process it runs."""
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(one) for path in tasks for one in path.read_text().split()]
+
+    @property
+    def workers(self) -> list[int]:
+        """Those that run jobs."""
+        return [one for one in self.children if "pacs.app.worker" in _command_of(one)]
+
+    def kill(self) -> None:
+        """SIGKILL to all of it at once."""
+        for one in (self.process.pid, *self.children):
+            _kill(one)
+        self.process.wait()
+
+    def begin_again(self) -> None:
+        """Serve once more."""
+        self.process = self._begun()
+
+    def terminate(self) -> int:
+        """SIGTERM; gives the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(BOUND_S)
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+@contextmanager
+def serving(home: Path, url: str, settings: dict[str, str]) -> Iterator[Server]:
+    made = Server(home, url, settings)
+    try:
+        yield made
+    finally:
+        if made.process.poll() is None:
+            made.kill()
+
+
+def filled(archive: Archive) -> None:
+    """Keep every study, and ask for each to be sent to each destination."""
+    studies = [f"1.2.9.{number}" for number in range(STUDIES)]
+    for study in studies:
+        for number in range(INSTANCES):
+            keep(archive, data_set(study, f"{study}.1", f"{study}.1.{number}"))
+    ask(archive, *(work(study, to) for study in studies for to in DESTINATIONS))
+
+
+def done(archive: Archive) -> int:
+    rows = archive.database.execute("SELECT COUNT(*) FROM job WHERE state = 'done'")
+    return int(next(rows)[0])
+
+
+def harassed(archive: Archive, server: Server, forget: Callable[[], None]) -> int:
+    """Kill workers, now and then everything, until all is done or it is enough; gives how often."""
+    chance, killed = random.Random(11), 0
+    while done(archive) < JOBS and killed < WORKER_KILLS + SERVER_KILLS:
+        if killed % 5 == 4:
+            server.kill()
+            server.begin_again()
+        elif server.workers:
+            _kill(chance.choice(server.workers))
+        killed += 1
+        if killed % 4 == 0:
+            forget()
+        time.sleep(chance.uniform(0.5, 2.0))
+    return killed
+
+
+def check(archive: Archive, name: str, to: Writer) -> int:
+    """Everything is there, once as far as can be known; gives how many answers were lost."""
+    known, received, files = record(archive, name), to.received(), to.files()
+    kept = [data_set_of(one) for one in (archive.home / "store").rglob("*.dcm")]
+    assert len(known) == len(kept) == STUDIES * INSTANCES
+    assert {state for state, _, _ in known.values()} == {SentState.SENT}
+    assert sorted(files.values()) == sorted(kept)
+    assert known.keys() == files.keys() == received.keys()
+    # More than once only where it is on record that an answer was lost.
+    assert {uid: many for uid, many in received.items() if many > 1 + known[uid][2]} == {}
+    assert used(archive, "deliver", name) == STUDIES * INSTANCES
+    return sum(doubts for _, _, doubts in known.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", ["without", "redis"])
+def test_each_object_arrives_though_workers_and_servers_are_killed(
+    url: str, broker: str, tmp_path: Path, peer_tool: Tool
+) -> None:
+    """With a broker, it also forgets everything in the middle."""
+    home = tmp_path / "home"
+    settings = {"jobs__poll_s": "0.2", "jobs__lease_s": "4", "forward__purge_cron": ""}
+    with ExitStack() as stack:
+        forget: Callable[[], None] = lambda: None  # noqa: E731 - nothing forgets
+        if broker == "redis":
+            address = stack.enter_context(brokers.redis(peer_tool))
+            settings |= {"jobs__broker": address, "jobs__sweep_s": "1"}
+            forget = partial(brokers.flush, address)
+        archive = stack.enter_context(opened(home, url, **settings))
+        receivers = {
+            one: stack.enter_context(writer(peer_tool, tmp_path / one)) for one in DESTINATIONS
+        }
+        for name, one in receivers.items():
+            archive.peers.add(ADMIN, name, "127.0.0.1", one.port)
+        filled(archive)
+        server = stack.enter_context(serving(home, url, settings))
+        until(lambda: done(archive) > 20, BOUND_S)
+        assert harassed(archive, server, forget) > 5
+        until(lambda: done(archive) == JOBS, BOUND_S)
+        assert server.terminate() == 0
+        lost = [check(archive, name, one) for name, one in receivers.items()]
+        assert sum(lost) <= (WORKER_KILLS + WORKERS * SERVER_KILLS) * INSTANCES
