@@ -63,7 +63,11 @@ class Snapshots(Protocol):
     """Hands out the frozen state that admins change while serving."""
 
     def current(self) -> Snapshot:
-        """The newest snapshot, at most one second old."""
+        """A snapshot at most one second old."""
+        ...
+
+    def newest(self) -> Snapshot:
+        """The snapshot as it stands now: for a job that may have been asked for a moment ago."""
         ...
 
 

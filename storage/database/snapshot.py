@@ -26,12 +26,17 @@ class DatabaseSnapshots:
     def current(self) -> Snapshot:
         """The newest snapshot, at most one second old. Raises ``RecordsFailed``."""
         with self._lock:
-            now = time.monotonic()
-            if self._snapshot is None or now - self._looked_at >= _LOOK_AGAIN_S:
-                (row,) = self._database.execute("SELECT number FROM revision WHERE id = 1")
-                if self._snapshot is None or row[0] != self._snapshot.revision:
-                    self._snapshot = self._read(int(row[0]))
-                self._looked_at = now
+            if time.monotonic() - self._looked_at < _LOOK_AGAIN_S and self._snapshot is not None:
+                return self._snapshot
+        return self.newest()
+
+    def newest(self) -> Snapshot:
+        """The snapshot as it stands now. Raises ``RecordsFailed``."""
+        with self._lock:
+            (row,) = self._database.execute("SELECT number FROM revision WHERE id = 1")
+            if self._snapshot is None or row[0] != self._snapshot.revision:
+                self._snapshot = self._read(int(row[0]))
+            self._looked_at = time.monotonic()
             return self._snapshot
 
     def _read(self, revision: int) -> Snapshot:

@@ -105,7 +105,7 @@ class Commitments:
     ) -> None:
         """Ask for everything that is missing on one association, and wait there for a while."""
         ae_title = context.payload.destination
-        peer = self._snapshots.current().peers.get(ae_title)
+        peer = self._snapshots.newest().peers.get(ae_title)
         if peer is None:
             raise Permanent(f"{ae_title} is no peer")
         try:

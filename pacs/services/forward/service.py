@@ -30,7 +30,7 @@ class Forwarding:
         Errand(self._desk, context, peer, route, caller).fulfil()
 
     def _peer(self, work: ForwardWork) -> Peer:
-        peer = self._desk.snapshots.current().peers.get(work.destination)
+        peer = self._desk.snapshots.newest().peers.get(work.destination)
         if peer is None:
             raise Permanent(f"no peer is named {work.destination}")
         return peer
@@ -55,7 +55,7 @@ class Forwarding:
         ``again``: also what the destination was sent before. Raises ``DestinationUnknown`` or
         ``EntryNotFound``.
         """
-        if destination not in self._desk.snapshots.current().peers:
+        if destination not in self._desk.snapshots.newest().peers:
             raise DestinationUnknown(f"no peer is named {destination}")
         if route and self._desk.judge.route(route) is None:
             raise EntryNotFound(f"no route is named {route}")
