@@ -7,12 +7,14 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEG2000Lossless
+from pylibjpeg.utils import get_pixel_data_decoders
 
 from config.settings import Retrieve
 from pacs.core.errors import TranscodingFailed
@@ -256,6 +258,47 @@ def test_decoded_samples_have_the_pixels_other_toolkits_decode(
         assert difference.mean() < 0.1, source[0]
         compared += 1
     assert compared
+
+
+def decoded_otherwise(stream: bytes, syntax: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Decode one lossy frame with a library that the code under test does not use for it."""
+    if syntax in (ARC + "50", ARC + "51"):
+        return imagecodecs.jpeg8_decode(stream)
+    if syntax != ARC + "81":
+        return imagecodecs.jpeg2k_decode(stream)
+    decode = get_pixel_data_decoders(version=2)[syntax]["libjpeg"]
+    found = decode(stream, version=2, photometric_interpretation="RGB")
+    cell = "u1" if len(found) == np.prod(shape) else "<u2"
+    return np.frombuffer(found, cell).reshape(shape)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lossy_samples_are_what_another_library_decodes(transcoder: SandboxedTranscoder) -> None:
+    """JPEG's inverse cosines are rounded freely, and chroma may be interpolated; all else is exact."""
+    if not SAMPLES.is_dir():
+        pytest.skip("no sample files")
+    refused = {name for names in OUTSIDE.values() for name in names}
+    compared = set()
+    for source in samples():
+        if source[2] not in LOSSY or Path(source[0]).name in refused:
+            continue
+        original = dcmread(source[0])
+        result = read_back(converted(transcoder, source, EXPLICIT), EXPLICIT)
+        ours = result.pixel_array
+        count = int(original.get("NumberOfFrames") or 1)
+        shape = ours.shape if count == 1 else ours.shape[1:]
+        frames = generate_frames(original.PixelData, number_of_frames=count)
+        other = np.stack([decoded_otherwise(one, source[2], shape) for one in frames])
+        mask = (1 << original.BitsStored) - 1
+        left, right = (one.astype(np.int64) & mask for one in (ours, other.reshape(ours.shape)))
+        rounding = source[2] in (ARC + "50", ARC + "51")
+        shared = str(original.PhotometricInterpretation) == "YBR_FULL_422"
+        assert np.abs(left - right).max() <= (8 if shared else 2 if rounding else 0), source[0]
+        assert np.abs(left - right).mean() < 0.1, source[0]
+        for keyword in ("SOPInstanceUID", "LossyImageCompression"):
+            assert result.get(keyword) == original.get(keyword)
+        compared.add(source[2])
+    assert compared == LOSSY
 
 
 def rle_data_set(pixels: np.ndarray, **changes: object) -> tuple[bytes, Dataset]:
