@@ -35,6 +35,8 @@ FRAMES = 24
 ROUNDS = 5
 BEGIN = "<!-- measured: codecs -->"
 MAX_BYTES = 1 << 30
+LEAST_ROWS = 64
+"""Of a sample that is to say something about compression."""
 UNREADABLE = (OSError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError)
 """What pydicom raises for a file that is none, or a broken one."""
 _ARC = "1.2.840.10008.1.2.4."
@@ -229,7 +231,7 @@ def written(folder: Path, name: str, rows: int) -> list[Path]:
 
 
 def sample_files(samples: Path) -> dict[str, list[Path]]:
-    """Sort native images of a folder by modality; those of one pixel's size aside."""
+    """Sort native images of a folder by modality; tiny ones aside."""
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(one for one in samples.rglob("*") if one.is_file()):
         try:
@@ -237,7 +239,8 @@ def sample_files(samples: Path) -> dict[str, list[Path]]:
         except (InvalidDicomError, *UNREADABLE):
             continue
         native = ds.file_meta.get("TransferSyntaxUID") == ExplicitVRLittleEndian
-        if native and ds.get("Rows", 0) >= 64 and str(ds.get("Modality", "")):
+        rows = ds.get("Rows")
+        if native and isinstance(rows, int) and rows >= LEAST_ROWS and ds.get("Modality"):
             found[f"{ds.Modality} samples"].append(path)
     return dict(sorted(found.items()))
 
