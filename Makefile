@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check bench bench-index docs format lock clean
+.PHONY: help serve demo test check bench bench-codecs bench-index docs format lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test    run the tests; says which foreign DICOM tools are missing"
 	@echo "make check   format, lint, types, import contracts, docs, tests"
 	@echo "make bench   compare with DCMTK, Orthanc and qrscp on this machine"
+	@echo "make bench-codecs  compare lossless encoding with DCMTK and GDCM (2 minutes)"
 	@echo "make bench-index  measure an index of up to 1,000,000 studies (20 minutes, 10 GB)"
 	@echo "make docs    regenerate the generated tables in docs/"
 	@echo "make lock    resolve requirements.lock again"
@@ -59,6 +60,9 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-codecs: $(READY)
+	$(BIN)/python -m bench.codecs $(BENCH_ARGS)
 
 bench-index: $(READY)
 	$(BIN)/python -m bench.index

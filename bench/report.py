@@ -98,15 +98,15 @@ def ratio_text(ratio: Spread | None) -> str:
     return f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})"
 
 
-def replaced(page: str, text: str) -> str:
+def replaced(page: str, text: str, begin: str = BEGIN) -> str:
     """Put a run into the page, between its marks; what is around them stays."""
-    marks = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    marks = re.compile(f"{re.escape(begin)}.*?{re.escape(END)}", re.DOTALL)
     if len(marks.findall(page)) != 1:
-        raise ValueError(f"the page needs {BEGIN} and {END} once each")
-    return marks.sub(lambda _: f"{BEGIN}\n{text}\n{END}", page)
+        raise ValueError(f"the page needs {begin} and {END} once each")
+    return marks.sub(lambda _: f"{begin}\n{text}\n{END}", page)
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, text: str, begin: str = BEGIN) -> None:
     """Keep a run in the page."""
     page = path.read_text(encoding="utf-8")
-    path.write_text(replaced(page, text), encoding="utf-8")
+    path.write_text(replaced(page, text, begin), encoding="utf-8")

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from bench import dimse, extremes, forward, machine, report, rows, studies, targets
+from bench import (
+    codecs,
+    dimse,
+    extremes,
+    forward,
+    machine,
+    report,
+    rows,
+    studies,
+    targets,
+)
 from bench.clients import Wrong, check_same, ended, last_line, related_instances
 from bench.measure import KIB, Watch, cpu_s, kib_of, status_bytes, ticks_of, tree
 from bench.peers import OURS, PEERS
@@ -376,11 +386,37 @@ def test_a_run_replaces_only_what_is_between_its_marks() -> None:
     assert report.replaced(kept, r"new \1") == kept
     with pytest.raises(ValueError, match="once"):
         report.replaced("no marks", "new")
+    both = f"{kept}{codecs.BEGIN}\n{report.END}\n"
+    assert report.replaced(both, "x", codecs.BEGIN) == f"{kept}{codecs.BEGIN}\nx\n{report.END}\n"
 
 
 def test_the_page_has_the_marks() -> None:
     page = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
     assert report.replaced(page, "new") != page
+    assert report.replaced(page, "new", codecs.BEGIN) != page
+
+
+def test_a_codecs_cost_leaves_the_start_and_the_warm_up_out(tmp_path: Path) -> None:
+    made = codecs.Objects(one=tmp_path / "one", many=tmp_path / "many", folder=tmp_path)
+    cost_s = {made.one: 0.5, made.many: 2.75}
+    assert codecs.per_image(cost_s.__getitem__, made, 10) == 0.25
+    assert codecs.ratio([99.0, 2.0, 4.0, 9.0], [1.0, 1.0, 1.0, 3.0]) == 3.0
+    assert codecs.ms([99.0, 0.002, 0.004, 0.003]) == "3.0"
+
+
+def test_codecs_are_measured_and_compress_the_ct_of_the_benchmark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"{codecs.BEGIN}\n{report.END}\n")
+    assert codecs.main(["--rounds", "1", "--frames", "2", "--markdown", str(page)]) == 0
+    assert capsys.readouterr().out.strip() in page.read_text()
+    ratios = page.read_text().partition("synthetic CT")[2].splitlines()[2:]
+    by_name = {
+        line.split("|")[1].strip(): float(line.split("|")[2]) for line in ratios if "|" in line
+    }
+    assert set(by_name) == set(codecs.NAMES.values())
+    assert all(ratio >= 2.2 for name, ratio in by_name.items() if name != "RLE")
 
 
 # --- the smallest run ----------------------------------------------------------------
