@@ -27,7 +27,7 @@ Opening = Callable[[], AbstractContextManager[Way]]
 class Crew:
     """Some threads, each with an association of its own, sharing what waits."""
 
-    def __init__(self, opening: Opening, waiting: Waiting, count: int) -> None:
+    def __init__(self, opening: Opening, waiting: Waiting, count: int, *, untold: int = 0) -> None:
         self.opened = False
         """Whether any association was made."""
         self.trouble: PeerUnreachable | None = None
@@ -35,6 +35,7 @@ class Crew:
         self._opening = opening
         self._waiting = waiting
         self._count = count
+        self._most_untold = max(2 * count, untold)
         self._reported: deque[Shipped] = deque()
         self._ways: list[Way] = []
         self._to_open = self._more = 0
@@ -173,6 +174,6 @@ class Crew:
     def _may_go_on(self) -> bool:
         """Wait until what was reported has been told: who asked sets the pace, too."""
         with self._changed:
-            while len(self._reported) > 2 * self._count and self._going():
+            while len(self._reported) > self._most_untold and self._going():
                 self._changed.wait(LOOK_S)
             return self._going()

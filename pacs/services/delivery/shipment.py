@@ -71,7 +71,9 @@ class Shipment:
             self.stopped = self.stopped or stopped()
             if self.stopped:
                 return
-            crew = self._crew = Crew(load.opening, load.waiting, load.associations)
+            crew = self._crew = Crew(
+                load.opening, load.waiting, load.associations, untold=load.waiting.untold
+            )
             with closing(crew.sent()) as outcomes:
                 for one in outcomes:
                     yield one

@@ -14,9 +14,11 @@ class Pages:
     """How what waits is read: so many rows at a time, and who is told of a page before it is begun.
 
     ``before`` runs in whichever thread needs the page, one at a time; what it raises ends the sending.
+    ``untold`` outcomes may wait for whoever counts them before nothing further is begun.
     """
 
     rows: int = 100
+    untold: int = 0
     before: Callable[[Sequence[Held]], None] = lambda _: None
 
 
@@ -37,6 +39,11 @@ class Waiting:
         self._page: deque[Held] = deque()
         self._vanished = 0
         self._lock = threading.Lock()
+
+    @property
+    def untold(self) -> int:
+        """How many outcomes may wait to be counted."""
+        return self._pages.untold
 
     @property
     def empty(self) -> bool:

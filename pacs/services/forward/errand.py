@@ -86,14 +86,16 @@ class Errand:
 
     def _went(self, found: Survey) -> tuple[Trip, int]:
         """Send once; gives how that went, and how many instances were deleted meanwhile."""
-        trip = Trip(self._desk, self._run, self._caller)
+        order = [found.known[one[0]].object_id for one in found.missing]
+        trip = Trip(self._desk, self._run, self._caller, order)
         in_order = self._route is not None and self._route.in_order
+        window = self._desk.settings.window
         shipment = self._desk.shipping.shipment(
             self._peer,
             found.missing,
             prepare=self._prepare(),
             associations=1 if in_order else None,
-            pages=Pages(rows=self._desk.settings.window, before=trip.before),
+            pages=Pages(rows=window, untold=window, before=trip.before),
         )
         sent_before, total = len(found.sent), len(found.known)
         shown_after_s = time.monotonic() + _SHORT_S

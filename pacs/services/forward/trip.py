@@ -26,7 +26,7 @@ _UNREADABLE = "its file cannot be read"
 class Trip:
     """What became of the instances of one shipment. For one handler; used once."""
 
-    def __init__(self, desk: Desk, run: Run, caller: Caller) -> None:
+    def __init__(self, desk: Desk, run: Run, caller: Caller, order: Sequence[ObjectId]) -> None:
         self.trouble: PeerUnreachable | None = None
         """Why no association could be opened at all, or why the last one ended."""
         self.stopped = False
@@ -36,6 +36,9 @@ class Trip:
         self._desk = desk
         self._run = run
         self._caller = caller
+        self._order = order
+        self._ahead = 0
+        self._marked: set[ObjectId] = set()
         self._begun: dict[ObjectId, Held] = {}
         self._pending: list[Told] = []
         self._over = False
@@ -43,14 +46,29 @@ class Trip:
         self._lock = threading.RLock()
 
     def before(self, page: Sequence[Held]) -> None:
-        """Note a window as begun, and how the ones before ended. Called by the threads that send."""
+        """Let nothing of a page be sent that is not noted as begun. Called by the threads that send."""
         with self._lock:
             if self._over:
                 return
-            with self._desk.records.transaction() as unit:
-                self._desk.sent.begin(self._run, [one.place.object_id for one in page])
-                self.write(unit)
+            self._mark([one.place.object_id for one in page])
             self._begun.update((one.place.object_id, one) for one in page)
+
+    def _mark(self, object_ids: Sequence[ObjectId]) -> None:
+        """Note what is not noted yet as begun, and how those before ended."""
+        new = [one for one in object_ids if one not in self._marked]
+        if new:
+            with self._desk.records.transaction() as unit:
+                self._desk.sent.begin(self._run, new)
+                self.write(unit)
+            self._marked.update(new)
+
+    def _look_ahead(self) -> None:
+        """Note the next window while this one is sent, so that nobody waits for the commit."""
+        window = self._desk.settings.window
+        while self._ahead < len(self._order) and self._order[self._ahead] in self._marked:
+            self._ahead += 1
+        if self._ahead < len(self._order) and len(self._marked) - len(self.fates) < window:
+            self._mark(self._order[self._ahead : self._ahead + window])
 
     def go(self, shipment: Shipment, stopped: Stopped) -> None:
         """Send until nothing is left, ``stopped`` says so or the peer is away. Raises ``RecordsFailed``."""
@@ -74,11 +92,14 @@ class Trip:
         with self._lock:
             self.fates[told.object_id] = told, shipped.held
             self._pending.append(told)
+            self._look_ahead()
             if time.monotonic() - self._settled_s > _UNSETTLED_S:
                 self.settle()
 
     def _account(self, shipment: Shipment) -> None:
-        """Say of what was begun and has no outcome whether anything of it can have left."""
+        """Say of what was noted and has no outcome whether anything of it can have left."""
+        unread = self._marked - self._begun.keys()
+        self._pending += [Told(object_id=one, state=SentState.UNSENT) for one in unread]
         open_ends = self._begun.keys() - self.fates.keys()
         if not open_ends:
             return
