@@ -67,7 +67,7 @@ class Errand:
             trip, vanished = self._went(found)
             if trip.complete(len(found.missing) - vanished):
                 self._trip = trip
-                return self._known(found, trip)
+                break
             trip.settle()
             if self._context.cancelled():
                 return None
@@ -121,15 +121,6 @@ class Errand:
         self._slice_ends_s = time.monotonic() + _ASK_AGAIN_S
         return self._desk.others_due(f"forward:{self._work.destination}")
 
-    def _known(self, found: Survey, trip: Trip) -> Sequence[SentRow]:
-        """What is known once the last window is committed."""
-        return [
-            replace(one, state=SentState.SENT, job=self._context.id)
-            if one.object_id in trip.fates
-            else one
-            for one in found.known.values()
-        ]
-
     def _prepare(self) -> Prepare | None:
         route, coercer = self._route, self._desk.coercer
         if route is None or not route.coercions:
@@ -154,9 +145,11 @@ class Errand:
         if route is not None and route.commitment is not Commitment.NO:
             if trip is not None:
                 trip.settle()
+                rows = list(survey(self._desk, self._work, route).known.values())
             more = promise.ask(self._desk, self._context, route, rows)
             rows = list(survey(self._desk, self._work, route).known.values())
-        with self._context.finish(tallied(rows, self._context.id)) as unit:
+        fresh = frozenset() if trip is None else frozenset(trip.fates)
+        with self._context.finish(tallied(rows, self._context.id, fresh)) as unit:
             if trip is not None:
                 trip.write(unit)
             if more:  # it came while the answer was awaited

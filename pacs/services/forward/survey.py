@@ -3,7 +3,7 @@
 Reads only, but for one thing: what an earlier run has left as being sent may have been received.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pacs.core.attributes import Level
@@ -79,17 +79,19 @@ def _selected(desk: Desk, work: ForwardWork, route: Route, rows: Sequence[int]) 
     return wanted - desk.judge.came_from(work.destination, rows)
 
 
-def tallied(rows: Iterable[SentRow], job: int) -> dict[str, int]:
-    """Count for the job's result what it sent, over all its attempts.
+def tallied(rows: Iterable[SentRow], job: int, fresh: Collection[ObjectId] = ()) -> dict[str, int]:
+    """Count for the job's result what it sent, over all its attempts; ``fresh`` is not yet in the rows.
 
     ``unknown`` are those of which an answer had been lost before: they may have been received twice.
     """
     counts = dict.fromkeys(("sent", "already", "refused", "unknown", "bytes", "committed"), 0)
     for one in rows:
-        ours = one.state is SentState.SENT and one.job == job
+        now = one.object_id in fresh
+        sent = now or one.state is SentState.SENT
+        ours = sent and (now or one.job == job)
         counts["sent"] += ours
-        counts["already"] += one.state is SentState.SENT and not ours
-        counts["refused"] += one.state is SentState.REFUSED
+        counts["already"] += sent and not ours
+        counts["refused"] += not sent and one.state is SentState.REFUSED
         counts["unknown"] += ours and one.doubts > 0
         counts["bytes"] += one.size_bytes if ours else 0
         counts["committed"] += one.committed
