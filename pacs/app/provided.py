@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pacs.app import chores
+from pacs.app import chores, compress
 from pacs.app.extension import Attached, Extension
 from pacs.association.sop_classes import STORAGE
 from scp import find, retrieve, store, verification
@@ -36,6 +36,7 @@ OURS: tuple[Extension, ...] = (
         ),
     ),
     Extension(name="chores", attach=chores.attach),
+    Extension(name="compress", attach=compress.attach),
 )
 
 

@@ -34,6 +34,7 @@ from pacs.core.records import (
     Snapshot,
     Usage,
 )
+from pacs.core.restoring import Restorer
 
 # --- the gate and the record of what passed it --------------------------------
 
@@ -301,6 +302,11 @@ class Sender(Protocol):
 
 class Transcoder(Protocol):
     """Makes another encoding of the same instance."""
+
+    @property
+    def restorer(self) -> Restorer:
+        """What makes of a re-encoded form what was received."""
+        ...
 
     def convertible(self, source: TransferSyntaxUID, target: TransferSyntaxUID) -> bool:
         """Tell whether ``convert`` may be tried between these syntaxes."""

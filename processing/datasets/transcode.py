@@ -14,6 +14,7 @@ from pathlib import Path
 from config.settings import Retrieve
 from pacs.core.errors import TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
+from processing.datasets.restorer import SandboxedRestorer
 from processing.datasets.syntaxes import COMPRESSED, UNCOMPRESSED
 from processing.sandbox import Bounds, Sandbox, TaskFailed
 
@@ -43,6 +44,15 @@ class SandboxedTranscoder:
                 file_bytes=2 * self._max_bytes + _HEADERS_BYTES,
             )
         )
+
+        self.restorer = SandboxedRestorer(
+            self._sandbox, work_folder, prefix=_PREFIX, max_bytes=self._max_bytes
+        )
+
+    @property
+    def workers(self) -> int:
+        """How many conversions run at once."""
+        return self._sandbox.workers
 
     def sweep(self) -> None:
         """Remove what a killed process left behind. Only while nobody else uses the folder or one in it."""

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from pacs.core.identifiers import (
 )
 from pacs.core.records import IncomingMeta, Place
 from storage.instances import part10
+from storage.instances.form import DiskForm, file_name
 from storage.instances.incoming import HASHERS, DiskIncoming, Limits, open_from
 
 _NAME = re.compile(r"([0-9a-f-]{36})-(blake3|sha256)-([0-9a-f]{64})\.dcm\Z")
@@ -35,6 +36,8 @@ _DURABLE_FOLDERS = 4_096
 _FOLDER_STAYS_S = 2 * 86_400
 _DAY_MS = 86_400_000
 _REMEMBERED_DAYS = 64
+_UNFINISHED = "reencoding"
+"""Folder of forms that have no name in the store yet."""
 
 
 class DiskStore:
@@ -76,7 +79,7 @@ class DiskStore:
         """Name of a file within the store."""
         owner = f"{meta.provenance.registrant}\0{study}".encode()
         folder = hashlib.sha256(owner).hexdigest()[:32]
-        return f"{_day_name(object_id)}/{folder}/{object_id}-{digest.replace(':', '-')}.dcm"
+        return f"{_day_name(object_id)}/{folder}/{file_name(object_id, digest)}"
 
     def _day(self, object_id: ObjectId) -> Path:
         return self._root / _day_name(object_id)
@@ -146,6 +149,45 @@ class DiskStore:
         with self._lock:
             self._durable.pop(str(path.parent), None)
 
+    def beside(
+        self, place: Place, meta: IncomingMeta, data_set: str, *, algorithm: str
+    ) -> DiskForm:
+        """Make a durable file of a Data Set, to be kept beside ``place``; see the port."""
+        return DiskForm(
+            meta,
+            data_set,
+            folder=self._root / _UNFINISHED,
+            beside=place,
+            algorithm=algorithm,
+            make_durable=self._make_durable,
+            limits=self._limits,
+        )
+
+    def original(self, place: Place, digest: Digest) -> Place | None:
+        """The file of the Data Set as received beside a form, ``None`` where it is gone."""
+        folder = (self._root / place.name).parent
+        try:
+            return self._place(folder / file_name(place.object_id, digest))
+        except FileNotFoundError:
+            return None
+
+    def files(self, beside: str, object_id: ObjectId) -> Sequence[Place]:
+        """Every kept file of an object id in the folder of the file named ``beside``."""
+        found = sorted((self._root / beside).parent.glob(f"{object_id}-*.dcm"))
+        return [self._place(one) for one in found]
+
+    def sweep_unfinished(self, older_s: float) -> int:
+        """Remove what ``beside`` of a process that has died left unnamed so long ago."""
+        gone = 0
+        for one in (self._root / _UNFINISHED).glob("*.part"):
+            try:
+                if time.time() - one.stat().st_mtime > older_s:
+                    one.unlink()
+                    gone += 1
+            except FileNotFoundError:
+                continue  # finished, or swept by another node
+        return gone
+
     def places(self) -> Iterator[Place]:
         """Walk all kept files in the order of their object ids, a day at a time."""
         for day in sorted(self._root.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/[0-9][0-9]")):
@@ -189,10 +231,12 @@ class DiskStore:
         """At start: what was on its way when the process ended; see the port."""
         folders = [self._arrivals] if self._receiver else self._all_arrivals()
         for arrival in sorted(one for folder in folders for one in folder.glob("*.part")):
-            kept = []
+            kept: list[Path] = []
             if arrival.stat().st_nlink > 1:
                 object_id = ObjectId(arrival.stem)
                 kept = list(self._day(object_id).glob(f"*/{object_id}-*.dcm"))
+                # What is meant is what arrived, not a form made of it since.
+                kept = [one for one in kept if one.samefile(arrival)]
             for path in kept:
                 self._make_durable(str(path.parent))  # the end may have come between name and fsync
             yield self._place(kept[0]) if kept else None

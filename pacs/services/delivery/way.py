@@ -14,6 +14,7 @@ from pacs.core.identifiers import TransferSyntaxUID
 from pacs.core.ports import Delivery, InstanceStore, RetrieveIndex, Transcoder
 from pacs.core.records import Held, Originator, Payload, SendOutcome
 from pacs.services.delivery.contexts import FALLBACKS
+from pacs.services.delivery.received import as_received
 
 _PAGE = 100
 
@@ -86,6 +87,10 @@ class Payloads:
         """Yield it in a syntax the receiver takes. Raises ``TranscodingFailed`` or ``InstanceNotFound``."""
         with self._store.open(held.place):
             pass  # a missing file is InstanceNotFound here, not a codec's failure
+        if held.form is not None and held.form.original_syntax_uid in accepted:
+            with as_received(held, self._store, self._transcoder.restorer) as payload:
+                yield payload
+            return
         source, path = held.transfer_syntax_uid, self._store.path(held.place)
         for target in (*FALLBACKS, *accepted):
             if target in accepted and self._transcoder.convertible(source, target):

@@ -1,0 +1,79 @@
+"""Restores originals of re-encoded forms without decoding anything in this process.
+
+Implements ``pacs.core.form_ports.Restorer``. Owns the temporary files; what is
+done to a Data Set is decided in ``restore``, which runs in the sandbox.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pacs.core.errors import InstanceCorrupt, TranscodingFailed
+from pacs.core.identifiers import Digest
+from pacs.core.restoring import Stored
+from processing.datasets import recipe as recipes
+from processing.sandbox import Sandbox, TaskFailed
+
+_TASKS = "processing.datasets.restore"
+
+
+class SandboxedRestorer:
+    """Makes Data Sets as received again; may be used from many threads at once."""
+
+    def __init__(self, sandbox: Sandbox, folder: Path, *, prefix: str, max_bytes: int) -> None:
+        self._sandbox = sandbox
+        self._folder = folder
+        self._prefix = prefix
+        self._max_bytes = max_bytes
+
+    def recipe(self, original: Stored, form: Stored) -> str:
+        """Say how ``original`` is made of ``form``. Raises ``TranscodingFailed``; proves nothing."""
+        text = self._run("recipe_for", original, form, self._max_bytes)
+        if not isinstance(text, str):
+            raise TranscodingFailed("no recipe was made")
+        return text
+
+    def prove(self, form: Stored, recipe: str, digest: Digest) -> None:
+        """Restore and throw away. Raises ``TranscodingFailed`` unless the digest is that one."""
+        self._run("restored", form, recipe, digest, None, self._prepared(), self._max_bytes)
+
+    @contextmanager
+    def restored(self, form: Stored, recipe: str, digest: Digest) -> Iterator[str]:
+        """Yield a file that holds only the Data Set as received; removed afterwards.
+
+        Raises ``TranscodingFailed``, also where its digest is another.
+        """
+        output = self._new_file()
+        try:
+            self._run("restored", form, recipe, digest, output, self._prepared(), self._max_bytes)
+            yield output
+        finally:
+            Path(output).unlink(missing_ok=True)
+
+    def head(self, data_set: BinaryIO, recipe: str) -> bytes:
+        """Give the Data Set as received without Pixel Data. Raises ``InstanceCorrupt``."""
+        try:
+            return recipes.head(data_set, recipe)
+        except recipes.RecipeUnusable as error:
+            raise InstanceCorrupt(f"the form cannot be read: {error}") from error
+
+    def _new_file(self) -> str:
+        try:
+            descriptor, path = tempfile.mkstemp(prefix=self._prefix, dir=self._prepared())
+        except OSError as error:
+            raise TranscodingFailed("no room for the restored file") from error
+        os.close(descriptor)
+        return path
+
+    def _prepared(self) -> str:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return str(self._folder)
+
+    def _run(self, task: str, *arguments: object) -> object:
+        try:
+            return self._sandbox.run(f"{_TASKS}:{task}", *arguments)
+        except TaskFailed as error:
+            raise TranscodingFailed(str(error)) from error
