@@ -29,7 +29,14 @@ _CPU_PER_SECOND = max(1, min(os.cpu_count() or 1, 4))
 
 
 class TaskFailed(Exception):
-    """The task raised, crashed, broke a bound, or the sandbox is closed."""
+    """The task raised, crashed, broke a bound, or the sandbox is closed.
+
+    ``kind`` names the exception that the task raised, if it raised one.
+    """
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +105,10 @@ class Sandbox:
             raise
         if "result" not in answer:
             # Memory may be fragmented and codecs in disorder: start afresh.
-            if answer.get("error") in ("MemoryError", "SystemError"):
+            kind = str(answer.get("error"))
+            if kind in ("MemoryError", "SystemError"):
                 self._drop(worker)
-            raise TaskFailed(f"the task raised {answer.get('error')}")
+            raise TaskFailed(f"the task raised {kind}", kind=kind)
         return answer["result"]
 
     def _worker(self) -> "_Worker":

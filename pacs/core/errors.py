@@ -142,6 +142,10 @@ class TranscodingFailed(PacsError):
     peer_comment = "Instance cannot be converted for the receiver"
 
 
+class EncodingUnproved(TranscodingFailed):
+    """What a codec wrote did not decode to what went in, so it was thrown away."""
+
+
 class CoercionFailed(PacsError):
     """An attribute cannot be changed as a route says without losing something else."""
 

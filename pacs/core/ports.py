@@ -309,7 +309,10 @@ class Transcoder(Protocol):
         ...
 
     def convertible(self, source: TransferSyntaxUID, target: TransferSyntaxUID) -> bool:
-        """Tell whether ``convert`` may be tried between these syntaxes."""
+        """Tell whether ``convert`` may be tried between these syntaxes. Cheap: ask as often as you like.
+
+        Never so from a lossy syntax to a compressed one.
+        """
         ...
 
     def convert(
@@ -317,8 +320,15 @@ class Transcoder(Protocol):
     ) -> AbstractContextManager[str]:
         """Yield the path of a file holding only the Data Set in ``target``; removed afterwards.
 
-        Raises ``TranscodingFailed``. Bounded in memory and time, and a crash
-        of a codec does not reach the caller.
+        To a compressed ``target`` the pixels are encoded without loss, decoded
+        again, and compared sample by sample before the path is yielded; every
+        element but Pixel Data, its offset tables and Planar Configuration is
+        what it is in Explicit VR Little Endian.
+
+        Raises ``TranscodingFailed`` where the standard lets ``target`` not
+        carry this instance without loss, as where it is malformed or too large,
+        and ``EncodingUnproved``, which is one, where the comparison failed.
+        Bounded in memory and time, and a crash of a codec does not reach the caller.
         """
         ...
 

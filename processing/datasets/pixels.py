@@ -13,29 +13,28 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import convert_color_space
 
+from processing.codecs import codestream
+from processing.codecs.frame import Form, numbers
+from processing.codecs.registry import READERS
 from processing.datasets.elements import PIXEL_DATA, DataSet, Element
+from processing.datasets.image_pixel import (
+    EXTENDED_OFFSETS,
+    PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
+    ImagePixel,
+    PixelsUndecodable,
+    described,
+    embeds_overlay,
+    put,
+    put_text,
+    text,
+)
 from processing.datasets.source import TooLarge, mapped
 from processing.datasets.syntaxes import COMPRESSED, JPEG_LOSSY, RLE
-from processing.datasets.value_representations import number
-
-_SAMPLES_PER_PIXEL = 0x0028_0002
-_PHOTOMETRIC_INTERPRETATION = 0x0028_0004
-_PLANAR_CONFIGURATION = 0x0028_0006
-_NUMBER_OF_FRAMES = 0x0028_0008
-_ROWS = 0x0028_0010
-_COLUMNS = 0x0028_0011
-_BITS_ALLOCATED = 0x0028_0100
-_BITS_STORED = 0x0028_0101
-_PIXEL_REPRESENTATION = 0x0028_0103
-_OVERLAY_BIT_POSITION = 0x6000_0102
-_EXTENDED_OFFSETS = (0x7FE0_0001, 0x7FE0_0002)
-
-
-class PixelsUndecodable(ValueError):
-    """The Pixel Data do not become what the Image Pixel module says they are."""
 
 
 def available() -> list[str]:
@@ -55,65 +54,96 @@ def decompress(elements: DataSet, syntax: str, *, folder: str, max_bytes: int) -
     pixel_data = elements.get(PIXEL_DATA)
     if pixel_data is None or pixel_data.fragments is None:
         return
-    options = _image_pixel(elements)
-    if _frame_bytes(options) * options["number_of_frames"] > max_bytes:
+    image = described(elements)
+    if image.form.frame_bytes * image.frames > max_bytes:
         raise TooLarge("decoded Pixel Data")
-    _decode_into(elements, pixel_data.fragments, syntax, options, folder)
+    _decode_into(elements, pixel_data.fragments, syntax, image, folder)
 
 
 def _decode_into(
-    elements: DataSet,
-    fragments: list[memoryview],
-    syntax: str,
-    options: dict[str, Any],
-    folder: str,
+    elements: DataSet, fragments: list[memoryview], syntax: str, image: ImagePixel, folder: str
 ) -> None:
-    properties: dict[str, Any] = {}
+    photometric = ""
     with tempfile.TemporaryFile(dir=folder) as native:
-        for frame, described in _frames(fragments, syntax, options, elements):
-            if syntax != RLE and not _embeds_overlay(elements):
-                _require_bits_stored(frame, options)
-            native.write(_native(frame, options).data)
-            properties = described
-        if native.tell() != _frame_bytes(options) * options["number_of_frames"]:
+        for frame, found in _frames(fragments, syntax, image, elements):
+            if syntax != RLE and not embeds_overlay(elements):
+                _require_bits_stored(frame, image.form)
+            native.write(_native(frame, image.form).data)
+            photometric = found
+        if native.tell() != image.form.frame_bytes * image.frames:
             raise PixelsUndecodable("number of frames differs from Number of Frames")
         native.write(b"\0" * (native.tell() % 2))
         native.flush()
         value = mapped(native)
-    vr = b"OB" if options["bits_allocated"] <= 8 else b"OW"
+    vr = b"OB" if image.form.bits_allocated <= 8 else b"OW"
     elements[PIXEL_DATA] = Element(tag=PIXEL_DATA, vr=vr, value=value)
-    _describe(elements, properties)
+    _describe(elements, image.form, photometric)
 
 
 def _frames(
-    fragments: list[memoryview], syntax: str, options: dict[str, Any], elements: DataSet
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    offsets = [elements[tag] for tag in _EXTENDED_OFFSETS if tag in elements]
-    if len(offsets) == 2:
-        options = options | {"extended_offsets": tuple(bytes(e.value) for e in offsets)}
-    stated = str(options["photometric_interpretation"])
-    for frame, properties in get_decoder(syntax).iter_array(
-        _encapsulated(fragments),
-        raw=True,
-        # RLE keeps all bits as they were, and an overlay may lie in those above Bits Stored.
-        correct_unused_bits=syntax != RLE and not _embeds_overlay(elements),
-        **options,
-    ):
-        found = str(properties["photometric_interpretation"])
-        if found.startswith("YBR") and not stated.startswith("YBR"):
-            # The codestream says YBR, the Data Set RGB, and toolkits trust either.
-            raise PixelsUndecodable("codestream contradicts Photometric Interpretation")
+    fragments: list[memoryview], syntax: str, image: ImagePixel, elements: DataSet
+) -> Iterator[tuple[Any, str]]:
+    """Yield the frames and the Photometric Interpretation of what they became."""
+    encapsulated = _encapsulated(fragments)
+    offsets = _extended_offsets(elements)
+    streams = generate_frames(encapsulated, number_of_frames=image.frames, extended_offsets=offsets)
+    whole_cells = syntax == RLE or embeds_overlay(elements)
+    if syntax in READERS:
+        yield from _read(streams, syntax, image.form, whole_cells=whole_cells)
+        return
+    for stream in streams:
+        codestream.require_size(stream, syntax, image.form)
+    options = _options(image) | ({} if offsets is None else {"extended_offsets": offsets})
+    # RLE keeps all bits as they were, and an overlay may lie in those above Bits Stored.
+    options["correct_unused_bits"] = not whole_cells
+    for frame, properties in get_decoder(syntax).iter_array(encapsulated, raw=True, **options):
+        found = _agreed(str(properties["photometric_interpretation"]), image.form)
         if found.startswith("YBR") and syntax in JPEG_LOSSY:
-            rgb = convert_color_space(frame, "YBR_FULL", "RGB")
-            yield rgb, properties | {"photometric_interpretation": "RGB"}
+            yield convert_color_space(frame, "YBR_FULL", "RGB"), "RGB"
         else:
-            yield frame, properties
+            yield frame, found
 
 
-def _embeds_overlay(elements: DataSet) -> bool:
-    """Tell whether Overlay Bit Position points into the pixels. PS3.3 C.9.2, retired use."""
-    positions = [tag for tag in elements if tag & 0xFF00_FFFF == _OVERLAY_BIT_POSITION]
-    return any(tag & 0xFFFF_0000 | 0x3000 not in elements for tag in positions)
+def _read(
+    streams: Iterator[bytes], syntax: str, form: Form, *, whole_cells: bool
+) -> Iterator[tuple[Any, str]]:
+    for stream in streams:
+        codestream.require_size(stream, syntax, form)
+        found = _agreed(codestream.jpeg_colors(stream) if form.samples > 1 else "", form)
+        cells = READERS[syntax](stream, form)
+        frame = cells if whole_cells else numbers(cells, form)
+        if frame is None:
+            raise PixelsUndecodable("codestream holds values beyond Bits Stored")
+        yield frame, "RGB" if found == "RGB" else form.photometric
+
+
+def _agreed(found: str, form: Form) -> str:
+    if found.startswith("YBR") and not form.photometric.startswith("YBR"):
+        # The codestream says YBR, the Data Set RGB, and toolkits trust either.
+        raise PixelsUndecodable("codestream contradicts Photometric Interpretation")
+    return found
+
+
+def _extended_offsets(elements: DataSet) -> tuple[bytes, bytes] | None:
+    first, second = (elements.get(tag) for tag in EXTENDED_OFFSETS)
+    return None if first is None or second is None else (bytes(first.value), bytes(second.value))
+
+
+def _options(image: ImagePixel) -> dict[str, Any]:
+    """Say what a decoder of pydicom's has to know, in its words."""
+    form = image.form
+    return {
+        "rows": form.rows,
+        "columns": form.columns,
+        "samples_per_pixel": form.samples,
+        "bits_allocated": form.bits_allocated,
+        "bits_stored": form.bits_stored,
+        "pixel_representation": int(form.signed),
+        "planar_configuration": int(image.by_plane),
+        "photometric_interpretation": form.photometric,
+        "number_of_frames": image.frames,
+        "pixel_keyword": "PixelData",
+    }
 
 
 def _encapsulated(fragments: list[memoryview]) -> bytes:
@@ -124,76 +154,32 @@ def _encapsulated(fragments: list[memoryview]) -> bytes:
     return b"".join(pieces)
 
 
-def _require_bits_stored(frame: Any, options: dict[str, Any]) -> None:
+def _require_bits_stored(frame: Any, form: Form) -> None:
     """Refuse values that readers of native Pixel Data would cut to Bits Stored."""
-    bits, signed = options["bits_stored"], options["pixel_representation"] == 1
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    bits = form.bits_stored
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if form.signed else (0, (1 << bits) - 1)
     if frame.size and not low <= int(frame.min()) <= int(frame.max()) <= high:
         raise PixelsUndecodable("codestream holds values beyond Bits Stored")
 
 
-def _native(frame: Any, options: dict[str, Any]) -> Any:
+def _native(frame: Any, form: Form) -> Any:
     """Lay a frame out in cells of Bits Allocated, color by pixel."""
-    shape: tuple[int, ...] = (options["rows"], options["columns"])
-    if options["samples_per_pixel"] > 1:
-        shape += (options["samples_per_pixel"],)
-    cell = np.dtype(f"<{frame.dtype.kind}{options['bits_allocated'] // 8}")
-    if frame.shape != shape or frame.dtype.itemsize > cell.itemsize:
+    cell = np.dtype(f"<{frame.dtype.kind}{form.bits_allocated // 8}")
+    if frame.shape != form.shape or frame.dtype.itemsize > cell.itemsize:
         raise PixelsUndecodable("a frame differs from Rows, Columns or Bits Allocated")
     return np.ascontiguousarray(frame, dtype=cell)
 
 
-def _describe(elements: DataSet, properties: dict[str, Any]) -> None:
+def _describe(elements: DataSet, form: Form, photometric: str) -> None:
     """Make the Image Pixel module say what the decoded bytes are."""
-    for tag in _EXTENDED_OFFSETS:  # PS3.3 C.7.6.3: only for encapsulated Pixel Data
+    for tag in EXTENDED_OFFSETS:  # PS3.3 C.7.6.3: only for encapsulated Pixel Data
         elements.pop(tag, None)
-    photometric = str(properties["photometric_interpretation"])
     if photometric in ("YBR_RCT", "YBR_ICT"):
         raise PixelsUndecodable("colour transform of JPEG 2000 not undone")
     if photometric in ("YBR_FULL_422", "YBR_PARTIAL_420", "YBR_PARTIAL_422"):
         # The decoder has already repeated the subsampled chrominance.
         photometric = "YBR_FULL"
-    if photometric != text(elements, _PHOTOMETRIC_INTERPRETATION):
-        _put_text(elements, _PHOTOMETRIC_INTERPRETATION, photometric)
-    if (number(elements, _SAMPLES_PER_PIXEL) or 1) > 1:
-        _put(elements, _PLANAR_CONFIGURATION, b"US", b"\0\0")
-
-
-def _put_text(elements: DataSet, tag: int, value: str) -> None:
-    _put(elements, tag, b"CS", (value + " " * (len(value) % 2)).encode())
-
-
-def _put(elements: DataSet, tag: int, vr: bytes, value: bytes) -> None:
-    elements[tag] = Element(tag=tag, vr=vr, value=memoryview(value))
-
-
-def text(elements: DataSet, tag: int) -> str:
-    """A CS or IS value without its padding, empty where there is none."""
-    element = elements.get(tag)
-    return "" if element is None else bytes(element.value).decode("ascii").strip(" \0")
-
-
-def _image_pixel(elements: DataSet) -> dict[str, Any]:
-    """Read what a decoder has to know. Raises ``PixelsUndecodable`` where it is missing."""
-    numbers = {
-        "rows": number(elements, _ROWS),
-        "columns": number(elements, _COLUMNS),
-        "samples_per_pixel": number(elements, _SAMPLES_PER_PIXEL) or 1,
-        "bits_allocated": number(elements, _BITS_ALLOCATED),
-        "bits_stored": number(elements, _BITS_STORED) or number(elements, _BITS_ALLOCATED),
-    }
-    if not all(numbers.values()) or numbers["bits_allocated"] not in (8, 16, 32):
-        raise PixelsUndecodable("Image Pixel attributes are missing or of no native form")
-    return {
-        **numbers,
-        "pixel_representation": number(elements, _PIXEL_REPRESENTATION) or 0,
-        "planar_configuration": number(elements, _PLANAR_CONFIGURATION) or 0,
-        "photometric_interpretation": text(elements, _PHOTOMETRIC_INTERPRETATION),
-        "number_of_frames": max(1, int(text(elements, _NUMBER_OF_FRAMES) or 1)),
-        "pixel_keyword": "PixelData",
-    }
-
-
-def _frame_bytes(options: dict[str, Any]) -> int:
-    pixels = int(options["rows"]) * int(options["columns"]) * int(options["samples_per_pixel"])
-    return pixels * int(options["bits_allocated"]) // 8
+    if photometric != text(elements, PHOTOMETRIC_INTERPRETATION):
+        put_text(elements, PHOTOMETRIC_INTERPRETATION, photometric)
+    if form.samples > 1:
+        put(elements, PLANAR_CONFIGURATION, b"US", b"\0\0")

@@ -4,13 +4,16 @@ Runs only in the worker, called by name with plain arguments. Raises whatever
 goes wrong; the sandbox turns that into a refusal.
 """
 
+import sys
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from processing.datasets import compare, pixels, source, writing
+from pacs.core.errors import EncodingUnproved
+from processing.codecs.registry import CODECS
+from processing.datasets import compare, compress, pixels, source, writing
 from processing.datasets.elements import DataSet
-from processing.datasets.syntaxes import COMPRESSED, DEFLATED, LOSSLESS, UNCOMPRESSED
+from processing.datasets.syntaxes import COMPRESSED, DEFLATED, LOSSLESS, LOSSY, UNCOMPRESSED
 
 __all__ = ["available_syntaxes", "convert", "same_content"]
 
@@ -18,21 +21,38 @@ Stored = tuple[str, int, str]
 """Path, offset of the Data Set, transfer syntax UID."""
 
 
-def available_syntaxes() -> list[str]:
-    """List the compressed transfer syntaxes that can be decoded here."""
-    return pixels.available()
+def available_syntaxes() -> dict[str, list[str]]:
+    """List the compressed transfer syntaxes that can be decoded and those that can be encoded here."""
+    return {"decoded": pixels.available(), "encoded": sorted(CODECS)}
 
 
 def convert(stored: Stored, target: str, output: str, folder: str, max_bytes: int) -> None:
-    """Write the Data Set of ``stored`` to ``output``, encoded in ``target``."""
+    """Write the Data Set of ``stored`` to ``output``, encoded in ``target``.
+
+    What was compressed is read back and compared before this returns.
+    """
     path, offset, syntax = stored
-    if target not in UNCOMPRESSED:
-        raise ValueError("target is not an uncompressed transfer syntax")
+    if target not in UNCOMPRESSED and (target not in CODECS or syntax in LOSSY):
+        raise ValueError("target is no transfer syntax that is encoded")
     with source.opened(path, offset, syntax, folder=folder, max_bytes=max_bytes) as elements:
         if syntax in COMPRESSED:
             pixels.decompress(elements, syntax, folder=folder, max_bytes=max_bytes)
+        result = elements
+        if target in CODECS:
+            result = compress.compressed(elements, target, folder=folder)
         with Path(output).open("wb") as file:
-            _write(elements, target, file)
+            _write(result, target, file)
+        if target in CODECS or target == DEFLATED:
+            _prove(elements, target, output, folder)
+
+
+def _prove(elements: DataSet, target: str, output: str, folder: str) -> None:
+    """Read ``output`` and compare. Raises ``EncodingUnproved``."""
+    with source.opened(output, 0, target, folder=folder, max_bytes=sys.maxsize) as written:
+        if target in CODECS:
+            compress.prove(written, elements, target)
+        elif not compare.equal(written, elements):
+            raise EncodingUnproved("elements differ")
 
 
 def same_content(left: Stored, right: Stored, folder: str, max_bytes: int) -> bool:
@@ -75,7 +95,7 @@ class _Deflating:
 def _write(elements: DataSet, target: str, file: BinaryIO) -> None:
     encoding = source.encoding_of(target)
     if target != DEFLATED:
-        writing.Writer(file, encoding).write(elements)
+        writing.Writer(file, encoding, encapsulating=target in CODECS).write(elements)
         return
     sink = _Deflating(file)
     writing.Writer(sink, encoding).write(elements)

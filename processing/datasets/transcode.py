@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config.settings import Retrieve
-from pacs.core.errors import TranscodingFailed
+from pacs.core.errors import EncodingUnproved, TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
 from processing.datasets.restorer import SandboxedRestorer
-from processing.datasets.syntaxes import COMPRESSED, UNCOMPRESSED
+from processing.datasets.syntaxes import COMPRESSED, LOSSLESS, UNCOMPRESSED
 from processing.sandbox import Bounds, Sandbox, TaskFailed
 
 _TASKS = "processing.datasets.tasks"
@@ -36,7 +36,9 @@ class SandboxedTranscoder:
     def __init__(self, retrieve: Retrieve, work_folder: Path) -> None:
         self._max_bytes = retrieve.transcode_max_bytes
         self._folder = work_folder
-        self._decodable: frozenset[str] | None = None
+        self._decoded: frozenset[str] = frozenset()
+        self._encoded: frozenset[str] = frozenset()
+        self._asked = False
         self._sandbox = Sandbox(
             Bounds(
                 timeout_s=retrieve.transcode_timeout_s,
@@ -44,7 +46,6 @@ class SandboxedTranscoder:
                 file_bytes=2 * self._max_bytes + _HEADERS_BYTES,
             )
         )
-
         self.restorer = SandboxedRestorer(
             self._sandbox, work_folder, prefix=_PREFIX, max_bytes=self._max_bytes
         )
@@ -60,10 +61,16 @@ class SandboxedTranscoder:
             leftover.unlink(missing_ok=True)
 
     def convertible(self, source: TransferSyntaxUID, target: TransferSyntaxUID) -> bool:
-        """Tell whether ``convert`` may be tried between these syntaxes."""
-        if target not in UNCOMPRESSED:
+        """Tell whether ``convert`` may be tried between these syntaxes; asks the worker once ever.
+
+        What a lossy codec made is decoded, never encoded anew: it would look like an original.
+        """
+        self._ask()
+        if target in UNCOMPRESSED:
+            return source in UNCOMPRESSED or source in self._decoded
+        if target not in self._encoded or source == target:
             return False
-        return source in UNCOMPRESSED or (source in COMPRESSED and source in self._decoders())
+        return source in UNCOMPRESSED or source in LOSSLESS & self._decoded
 
     @contextmanager
     def convert(
@@ -71,7 +78,7 @@ class SandboxedTranscoder:
     ) -> Iterator[str]:
         """Yield the path of a file holding only the Data Set in ``target``; removed afterwards.
 
-        Raises ``TranscodingFailed``.
+        Raises ``TranscodingFailed``, ``EncodingUnproved`` where a codec's result was not what went in.
         """
         if not self.convertible(source, target):
             raise TranscodingFailed(f"no conversion from {source} to {target}")
@@ -106,17 +113,21 @@ class SandboxedTranscoder:
         try:
             self._run("convert", stored, target, output, str(self._folder), self._max_bytes)
         except TaskFailed as error:
-            raise TranscodingFailed(str(error)) from error
+            unproved = error.kind == EncodingUnproved.__name__
+            raise (EncodingUnproved if unproved else TranscodingFailed)(str(error)) from error
 
-    def _decoders(self) -> frozenset[str]:
-        """Compressed syntaxes the worker can decode; asked until it has answered once."""
-        if self._decodable is None:
-            try:
-                answer = self._run("available_syntaxes")
-            except TaskFailed:
-                return frozenset()
-            self._decodable = frozenset(answer if isinstance(answer, list) else ())
-        return self._decodable
+    def _ask(self) -> None:
+        """Learn from the worker which syntaxes it has codecs for, until it has answered once."""
+        if self._asked:
+            return
+        try:
+            answer = self._run("available_syntaxes")
+        except TaskFailed:
+            return
+        if isinstance(answer, dict):
+            self._decoded = COMPRESSED & set(answer["decoded"])
+            self._encoded = LOSSLESS & set(answer["encoded"])
+            self._asked = True
 
     def _new_file(self) -> str:
         try:

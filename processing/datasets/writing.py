@@ -1,4 +1,4 @@
-"""Writes trees of raw elements in an uncompressed transfer syntax.
+"""Writes trees of raw elements in a transfer syntax.
 
 Owns headers, lengths and byte order. Refuses to change a value: what a short
 length field cannot hold becomes UN (PS3.5 Section 6.2.2), sequences and items
@@ -39,9 +39,10 @@ class Sink(Protocol):
 class Writer:
     """Encodes Data Sets into a sink."""
 
-    def __init__(self, sink: Sink, encoding: Encoding) -> None:
+    def __init__(self, sink: Sink, encoding: Encoding, *, encapsulating: bool = False) -> None:
         self._sink = sink
         self._encoding = encoding
+        self._encapsulating = encapsulating
 
     def write(self, elements: DataSet, *, signed: bool = False) -> None:
         """Write all elements in ascending order of their tags.
@@ -58,7 +59,8 @@ class Writer:
             self._sequence(element.tag, element.items, signed=signed)
             return
         if element.fragments is not None:
-            raise DataSetMalformed("encapsulated Pixel Data in an uncompressed syntax")
+            self._fragments(element.tag, element.fragments)
+            return
         vr = resolved_vr(element, owner, signed=signed)
         self._header(element.tag, vr, len(element.value))
         for piece in self._pieces(element, vr, owner):
@@ -90,6 +92,16 @@ class Writer:
             self._delimiter(ITEM, UNDEFINED_LENGTH)
             self.write(item, signed=signed)
             self._delimiter(ITEM_END, 0)
+        self._delimiter(SEQUENCE_END, 0)
+
+    def _fragments(self, tag: int, fragments: list[memoryview]) -> None:
+        if not self._encapsulating:
+            raise DataSetMalformed("encapsulated Pixel Data in an uncompressed syntax")
+        self._header(tag, b"OB", UNDEFINED_LENGTH)
+        for fragment in fragments:
+            self._delimiter(ITEM, len(fragment))
+            for piece in _chunks(fragment):
+                self._sink.write(piece)
         self._delimiter(SEQUENCE_END, 0)
 
     def _delimiter(self, tag: int, length: int) -> None:

@@ -466,14 +466,19 @@ def test_sweep_removes_what_a_killed_process_left(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["another"]
 
 
-def test_convertible_names_what_the_decoders_can(transcoder: SandboxedTranscoder) -> None:
+def test_convertible_names_what_the_codecs_can(transcoder: SandboxedTranscoder) -> None:
+    encoded = {RLE, *(ARC + last for last in ("57", "70", "80", "90", "201", "202"))}
     for source in (*PLAIN, *LOSSLESS, *LOSSY):
-        expected = source in PLAIN or get_decoder(source).is_available
+        readable = source in PLAIN or get_decoder(source).is_available
         for target in PLAIN:
-            assert transcoder.convertible(TransferSyntaxUID(source), target) is expected
-        assert not transcoder.convertible(TransferSyntaxUID(source), RLE)
+            assert transcoder.convertible(TransferSyntaxUID(source), target) is readable
+        for packed in (*LOSSLESS, *LOSSY):
+            expected = packed in encoded and readable and source not in {*LOSSY, packed}
+            found = transcoder.convertible(TransferSyntaxUID(source), TransferSyntaxUID(packed))
+            assert found is expected, (source, packed)
     for never in (ARC + "100", ARC + "53", "1.2.840.10008.1.2.8.1", "1.2.3"):
         assert not transcoder.convertible(TransferSyntaxUID(never), EXPLICIT)
+        assert not transcoder.convertible(EXPLICIT, TransferSyntaxUID(never))
 
 
 def test_same_content_finds_one_changed_byte(

@@ -32,6 +32,8 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "click": ("pacs.cli", "docs", "tests.unit"),
     "dramatiq": ("pacs.jobs",),
     "hypothesis": ("tests",),
+    "imagecodecs": ("processing", "tests"),
+    "jpeg_ls": ("processing",),
     "libjpeg": (),
     "msgspec": ("config", "pacs.app", "pacs.cli", "pacs.jobs", "tests"),
     "numpy": ("processing", "tests", "bench"),
@@ -142,7 +144,7 @@ def test_every_dependency_is_used_or_is_a_plug_in() -> None:
     declared = {re.split(r"[<>=\[;]", one)[0] for one in project["dependencies"]}
     plug_ins = {"pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"}
     shipped = [path for path in files() if path.parts[0] in ROOMS]
-    used = {library for path in shipped for library in imports(path)}
+    used = {"pyjpegls" if one == "jpeg_ls" else one for path in shipped for one in imports(path)}
     assert declared - plug_ins - used == set()
 
 

@@ -1,0 +1,1 @@
+"""Codecs: one module per family, samples of one frame in, a codestream out and back."""
