@@ -127,14 +127,13 @@ def _undefined(made: Dataset) -> Dataset:
 
 
 def odd_originals() -> Mapping[str, tuple[TransferSyntaxUID, bytes]]:
-    """Data Sets that only a careful restoration gives back, by what is odd about them."""
+    """Data Sets that only a careful restoration gives back, by SOP Instance UID."""
     overlay = image("1.9.7")
     overlay.add_new(0x60000010, "US", 48)
     overlay.add_new(0x60000011, "US", 48)
     overlay.add_new(0x60000100, "US", 1)
     overlay.add_new(0x60000102, "US", 0)
     overlay.add_new(0x60003000, "OW", bytes(range(144)) * 2)
-    plain = encoded(image("1.9.1"))
     private = (
         _element(0x2009, 0x0010, b"LO", b"ODD MAKER ")
         + _element(0x2009, 0x1001, b"UN", b"\1\2\3\4")
@@ -144,31 +143,27 @@ def odd_originals() -> Mapping[str, tuple[TransferSyntaxUID, bytes]]:
     sequence = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
     front = private + _element(0x3005, 0x0010, b"SQ", sequence)
     padding = _element(0xFFFC, 0xFFFC, b"OB", bytes(498))
-    lengths = struct.pack("<HHLL", 0x0008, 0x0000, 4, 20)
+    wrong_length = struct.pack("<HHLL", 0x0008, 0x0000, 4, 20)
     return {
-        "explicit": (EXPLICIT, plain),
-        "implicit": (IMPLICIT, encoded(image("1.9.2"), IMPLICIT)),
-        "implicit, sequences of every length": (IMPLICIT, encoded(_undefined(image("1.9.3")), IMPLICIT)),
-        "explicit, sequences of every length": (EXPLICIT, encoded(_undefined(image("1.9.4")))),
-        "implicit, a group length that is wrong": (IMPLICIT, lengths + encoded(image("1.9.14"), IMPLICIT)),
-        "private elements": (EXPLICIT, _spliced(plain, front)),
-        "trailing padding": (EXPLICIT, _spliced(plain, behind=padding)),
-        "big endian": (BIG, encoded(image("1.9.5"), BIG)),
-        "big endian, bytes in words": (BIG, encoded(image("1.9.6", bits=8), BIG)),
-        "overlay of its own": (EXPLICIT, encoded(overlay)),
-        "colour by plane": (EXPLICIT, encoded(image("1.9.8", bits=8, samples=3, planar=1))),
-        "colour by pixel": (EXPLICIT, encoded(image("1.9.9", bits=8, samples=3))),
-        "colour by plane, implicit, several frames": (
-            IMPLICIT,
-            encoded(image("1.9.10", bits=8, samples=3, planar=1, frames=3), IMPLICIT),
-        ),
-        "an odd number of bytes": (EXPLICIT, encoded(image("1.9.11", bits=8, rows=47, columns=49))),
-        "several frames": (EXPLICIT, encoded(image("1.9.12", frames=5))),
-        "an icon": (EXPLICIT, encoded(_with_icon(image("1.9.13")))),
-        "a pad byte that is no zero": (
-            EXPLICIT,
-            encoded(image("1.9.15", bits=8, rows=47, columns=49))[:-1] + b"\x20",
-        ),
+        "1.9.1": (EXPLICIT, encoded(image("1.9.1"))),
+        "1.9.2": (IMPLICIT, encoded(image("1.9.2"), IMPLICIT)),
+        "1.9.3": (IMPLICIT, encoded(_undefined(image("1.9.3")), IMPLICIT)),
+        "1.9.4": (EXPLICIT, encoded(_undefined(image("1.9.4")))),
+        "1.9.5": (BIG, encoded(image("1.9.5"), BIG)),
+        "1.9.6": (BIG, encoded(image("1.9.6", bits=8), BIG)),
+        "1.9.7": (EXPLICIT, encoded(overlay)),
+        # colour by plane, by pixel, and by plane in several frames
+        "1.9.8": (EXPLICIT, encoded(image("1.9.8", bits=8, samples=3, planar=1))),
+        "1.9.9": (EXPLICIT, encoded(image("1.9.9", bits=8, samples=3))),
+        "1.9.10": (IMPLICIT, encoded(image("1.9.10", bits=8, samples=3, planar=1, frames=3), IMPLICIT)),
+        # an odd number of samples, and a pad byte that is no zero
+        "1.9.11": (EXPLICIT, encoded(image("1.9.11", bits=8, rows=47, columns=49))),
+        "1.9.12": (EXPLICIT, encoded(image("1.9.12", bits=8, rows=47, columns=49))[:-1] + b" "),
+        "1.9.13": (EXPLICIT, encoded(image("1.9.13", frames=5))),
+        "1.9.14": (EXPLICIT, encoded(_with_icon(image("1.9.14")))),
+        "1.9.15": (IMPLICIT, wrong_length + encoded(image("1.9.15"), IMPLICIT)),
+        "1.9.16": (EXPLICIT, _spliced(encoded(image("1.9.16")), front)),
+        "1.9.17": (EXPLICIT, _spliced(encoded(image("1.9.17")), behind=padding)),
     }  # fmt: skip
 
 

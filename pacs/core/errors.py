@@ -142,6 +142,10 @@ class TranscodingFailed(PacsError):
     peer_comment = "Instance cannot be converted for the receiver"
 
 
+class TranscodingInterrupted(TranscodingFailed):
+    """No codec ran to its end: it crashed, took too long or was stopped. It says nothing about the instance."""
+
+
 class EncodingUnproved(TranscodingFailed):
     """What a codec wrote did not decode to what went in, so it was thrown away."""
 

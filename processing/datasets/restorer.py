@@ -11,7 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pacs.core.errors import InstanceCorrupt, TranscodingFailed
+from pacs.core.errors import (
+    EncodingUnproved,
+    InstanceCorrupt,
+    TranscodingFailed,
+    TranscodingInterrupted,
+)
 from pacs.core.identifiers import Digest
 from pacs.core.restoring import Stored
 from processing.datasets import recipe as recipes
@@ -76,4 +81,13 @@ class SandboxedRestorer:
         try:
             return self._sandbox.run(f"{_TASKS}:{task}", *arguments)
         except TaskFailed as error:
-            raise TranscodingFailed(str(error)) from error
+            raise as_pacs_error(error) from error
+
+
+def as_pacs_error(error: TaskFailed) -> TranscodingFailed:
+    """Say in archive words how a task failed: it raised, or never came to its end."""
+    if error.kind == EncodingUnproved.__name__:
+        return EncodingUnproved(str(error))
+    if error.kind in ("", "MemoryError"):
+        return TranscodingInterrupted(str(error))
+    return TranscodingFailed(str(error))

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config.settings import Retrieve
-from pacs.core.errors import EncodingUnproved, TranscodingFailed
+from pacs.core.errors import TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
-from processing.datasets.restorer import SandboxedRestorer
+from processing.datasets.restorer import SandboxedRestorer, as_pacs_error
 from processing.datasets.syntaxes import COMPRESSED, LOSSLESS, UNCOMPRESSED
 from processing.sandbox import Bounds, Sandbox, TaskFailed
 
@@ -113,8 +113,7 @@ class SandboxedTranscoder:
         try:
             self._run("convert", stored, target, output, str(self._folder), self._max_bytes)
         except TaskFailed as error:
-            unproved = error.kind == EncodingUnproved.__name__
-            raise (EncodingUnproved if unproved else TranscodingFailed)(str(error)) from error
+            raise as_pacs_error(error) from error
 
     def _ask(self) -> None:
         """Learn from the worker which syntaxes it has codecs for, until it has answered once."""

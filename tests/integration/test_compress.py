@@ -1,5 +1,7 @@
 """Compression at rest: what was received comes back byte for byte, whatever happens on the way."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,6 @@ from pacs.core.forms import SYNTAXES, Outcome
 from pacs.core.records import StoreOutcome
 from storage.database.tables import Kind
 from tests.forms import (
-    BIG,
     EXPLICIT,
     compress,
     encoded,
@@ -31,6 +32,14 @@ def nothing() -> None:
     """Progress that nobody looks at."""
 
 
+@contextmanager
+def started(home: Path, url: str = "", **overrides: str) -> Iterator[Archive]:
+    """Open an archive as a start does."""
+    with opened(home, url, **overrides) as archive:
+        archive.reindex.recover()
+        yield archive
+
+
 def verified(archive: Archive, *, restore: bool = True) -> list[str]:
     """What ``pacs verify`` finds, by kind."""
     return [one.kind for one in archive.verification.run(ADMIN, nothing, restore=restore)]
@@ -48,17 +57,15 @@ def indexed(archive: Archive) -> object:
 
 @pytest.mark.parametrize("target", sorted(SYNTAXES))
 def test_there_and_back_for_every_form(target: str, tmp_path: Path) -> None:
-    with opened(tmp_path) as archive:
-        for number, (_, (syntax, wire)) in enumerate(sorted(ODD.items())):
-            assert keep_bytes(archive, wire, sop_of(wire, syntax), syntax) is StoreOutcome.KEPT, (
-                number
-            )
+    with started(tmp_path) as archive:
+        for sop, (syntax, wire) in ODD.items():
+            assert keep_bytes(archive, wire, sop, syntax) is StoreOutcome.KEPT
         originals = {one.name: one.read_bytes() for one in files(tmp_path)}
         tally = compress(archive, target)
         assert tally.outcomes[Outcome.CHANGED] + tally.outcomes[Outcome.REFUSED] == len(ODD)
         assert tally.outcomes[Outcome.CHANGED] >= len(ODD) - 2, tally.reasons
         assert tally.after_bytes < tally.before_bytes
-        by_uid = {sop_of(wire, syntax): wire for syntax, wire in ODD.values()}
+        by_uid = {sop: wire for sop, (_, wire) in ODD.items()}
         assert restored(archive) == by_uid
         assert verified(archive) == []
         assert tidy(archive) == tally.outcomes[Outcome.CHANGED]
@@ -74,14 +81,8 @@ def test_there_and_back_for_every_form(target: str, tmp_path: Path) -> None:
         indexed(archive)
 
 
-def sop_of(wire: bytes, syntax: str) -> str:
-    """The SOP Instance UID of a synthetic Data Set."""
-    at = wire.index(b"\x00\x08\x00\x18" if syntax == BIG else b"\x08\x00\x18\x00") + 8
-    return wire[at : at + 8].split(b"\0")[0].split(b"\x08")[0].decode().strip()
-
-
 def test_rows_and_answers_are_those_of_what_was_received(url: str, tmp_path: Path) -> None:
-    with opened(tmp_path, url) as archive:
+    with started(tmp_path, url) as archive:
         wire = encoded(image("1.1.1.1", bits=8, samples=3, planar=1))
         keep_bytes(archive, wire, "1.1.1.1")
         keep(archive, data_set("1.1", "1.1.2", "1.1.2.1", Modality="SR"))
@@ -104,7 +105,7 @@ def test_rows_and_answers_are_those_of_what_was_received(url: str, tmp_path: Pat
 
 
 def test_what_is_sent_again_is_held_already(url: str, tmp_path: Path) -> None:
-    with opened(tmp_path, url) as archive:
+    with started(tmp_path, url) as archive:
         kept = fill(archive, 1)["1.1.1.1"]
         for step in (
             lambda: compress(archive),
@@ -122,7 +123,7 @@ def test_what_is_sent_again_is_held_already(url: str, tmp_path: Path) -> None:
 
 
 def test_the_same_compressed_by_the_sender_is_held_already(tmp_path: Path) -> None:
-    with opened(tmp_path) as archive:
+    with started(tmp_path) as archive:
         fill(archive, 1)
         (original,) = files(tmp_path)
         syntax = SYNTAXES["jpeg-ls"]
@@ -139,7 +140,7 @@ def test_what_cannot_be_made_again_stays_and_is_remembered(url: str, tmp_path: P
     made.PixelData = bytes(made.PixelData[:-1]) + b"\xf3"  # bits above Bits Stored
     longer = image("1.1.1.2")
     longer.PixelData += bytes(10)
-    with opened(tmp_path, url) as archive:
+    with started(tmp_path, url) as archive:
         for sop, one in (("1.1.1.1", made), ("1.1.1.2", longer)):
             keep_bytes(archive, encoded(one), sop)
         before = {one.name: one.read_bytes() for one in files(tmp_path)}
@@ -153,7 +154,7 @@ def test_what_cannot_be_made_again_stays_and_is_remembered(url: str, tmp_path: P
 
 
 def test_former_files_stay_for_their_time(url: str, tmp_path: Path) -> None:
-    with opened(tmp_path, url) as archive:
+    with started(tmp_path, url) as archive:
         kept = fill(archive)
         compress(archive)
         assert tidy(archive, now=False) == 0
@@ -172,7 +173,7 @@ def test_former_files_stay_for_their_time(url: str, tmp_path: Path) -> None:
 
 def test_delete_undo_and_purge_know_both_forms(url: str, tmp_path: Path) -> None:
     now = {"storage__deletion_delay_s": "0"}
-    with opened(tmp_path, url) as archive:
+    with started(tmp_path, url) as archive:
         kept = fill(archive)
         compress(archive)
         entry, count = archive.deletions.delete(ADMIN, Level.IMAGE, "1.1.1.1", reason="r")
@@ -181,7 +182,7 @@ def test_delete_undo_and_purge_know_both_forms(url: str, tmp_path: Path) -> None
         archive.deletions.undo(ADMIN, entry.id, reason="r")
         assert restored(archive) == kept
         archive.deletions.delete(ADMIN, Level.IMAGE, "1.1.1.1", reason="r")
-    with opened(tmp_path, url, **now) as archive:
+    with started(tmp_path, url, **now) as archive:
         assert archive.deletions.purge(ADMIN) == 1
         assert len(files(tmp_path)) == 6
         indexed(archive)
@@ -198,7 +199,7 @@ def test_delete_undo_and_purge_know_both_forms(url: str, tmp_path: Path) -> None
 
 def test_the_index_is_rebuilt_from_files_alone(url: str, tmp_path: Path) -> None:
     """Even the records are lost: of two good files what was received is taken, and the other goes."""
-    with opened(tmp_path, url) as archive:
+    with started(tmp_path, url) as archive:
         kept = fill(archive)
         compress(archive)
         with archive.database.transaction():

@@ -13,6 +13,7 @@ from pacs.core.errors import (
     PacsError,
     RecordsFailed,
     TranscodingFailed,
+    TranscodingInterrupted,
 )
 from pacs.core.form_ports import FormIndex, FormStore, NewForm
 from pacs.core.forms import SYNTAXES, Form, FormMeta, Outcome
@@ -51,6 +52,9 @@ class Reencoder:
             return self._back(held, token) if target is None else self._make(held, target, token)
         except RecordsFailed:
             raise
+        except TranscodingInterrupted as error:
+            self._index.release(held, token)
+            return Result(outcome=Outcome.FAILED, reason=str(error))
         except TranscodingFailed as error:
             return self._refused(held, target, token, str(error))
         except (PacsError, OSError) as error:
@@ -71,6 +75,8 @@ class Reencoder:
         self._store.verify(held.place, held.digest)
         syntax = SYNTAXES[target]
         source = (self._store.path(held.place), held.place.data_set_offset)
+        if not self._transcoder.convertible(held.transfer_syntax_uid, syntax):
+            raise TranscodingInterrupted(f"no codec for {target}")
         with self._transcoder.convert(*source, held.transfer_syntax_uid, syntax) as data_set:
             original: Stored = (*source, held.transfer_syntax_uid)
             form = FormMeta(
