@@ -148,9 +148,15 @@ class FormTable:
             self._give_back(held, token)
 
     def release(self, held: Held, token: str) -> None:
-        """Let ``due`` give it at once: files may have been left."""
+        """Let ``due`` give it at once: files may have been left, by one whose claim ran out, too."""
         with self._writing():
             self._give_back(held, token)
+            self._database.write(
+                "INSERT INTO form_change (object_id, state, token, keep, due_utc) "
+                "SELECT object_id, 'settling', '', place, ? FROM instance WHERE object_id = ? "
+                "ON CONFLICT (object_id) DO NOTHING",
+                (self._after(0), held.place.object_id),
+            )
 
     def _give_back(self, held: Held, token: str) -> None:
         self._database.write(
