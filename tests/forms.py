@@ -23,6 +23,7 @@ from pacs.core.identifiers import (
 )
 from pacs.core.records import IncomingMeta, Provenance, StoreOutcome
 from pacs.services.compress import Tally
+from pacs.services.received import as_received
 from storage.database.compress import FormTable
 from tests.keeping import ADMIN, caller_of, data_set
 
@@ -231,6 +232,6 @@ def restored(archive: Archive) -> dict[str, bytes]:
         assert meta.form is not None
         stored = (path, offset, held.transfer_syntax_uid)
         restorer = archive.transcoder.restorer
-        with restorer.restored(stored, meta.form.recipe, held.digest) as data_set:
+        with as_received(stored, meta.form, archive.store, restorer) as data_set:
             found[str(held.sop_instance_uid)] = Path(data_set).read_bytes()
     return found

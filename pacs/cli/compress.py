@@ -58,14 +58,16 @@ def _target(home: Home, to: str | None) -> str:
 
 
 def _run(home: Home, scope: Scope, target: str | None, *, again: bool) -> Tally:
-    from pacs.app.compress import compression
+    from pacs.app.compress import compression, tidying
 
     caller = admin("compress")
     with opened(home) as archive:
         service = compression(archive)
         total = service.count(caller, scope, target, again=again)
         with progress(total, "compress" if target else "restore") as advance:
-            return service.run(caller, scope, target, again=again, advance=advance)
+            tally = service.run(caller, scope, target, again=again, advance=advance)
+        tidying(archive).run(caller)
+    return tally
 
 
 def _told(tally: Tally, *, back: bool) -> int:

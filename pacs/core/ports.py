@@ -156,6 +156,10 @@ class InstanceStore(Spool, Protocol):
         """Re-read the Data Set. Raises ``InstanceCorrupt`` or ``InstanceNotFound``."""
         ...
 
+    def check(self, path: str, digest: Digest) -> None:
+        """Read any file from its first byte. Raises ``InstanceCorrupt`` unless it has that digest."""
+        ...
+
     def remove(self, place: Place) -> None:
         """Remove a kept file; one that is gone already is no error."""
         ...

@@ -13,6 +13,7 @@ from pacs.core.journal import IndexedFile
 from pacs.core.ports import AuditTrail
 from pacs.core.records import Held, IncomingMeta, Place
 from pacs.core.restoring import Restorer
+from pacs.services.received import as_received
 
 _PAGE = 500
 
@@ -121,8 +122,10 @@ class Verification:
     def _restored(self, held: Held, form: FormMeta) -> Iterator[Damage]:
         """Make again what was received."""
         path, offset = self._store.path(held.place), held.place.data_set_offset
+        stored = (path, offset, held.transfer_syntax_uid)
         try:
-            self._restorer.prove((path, offset, held.transfer_syntax_uid), form.recipe, held.digest)
+            with as_received(stored, form, self._store, self._restorer):
+                return
         except TranscodingFailed as error:
             yield Damage(kind="not-restored", file=held.place.name, detail=str(error))
 

@@ -17,7 +17,6 @@ from pacs.core.errors import (
     TranscodingFailed,
     TranscodingInterrupted,
 )
-from pacs.core.identifiers import Digest
 from pacs.core.restoring import Stored
 from processing.datasets import recipe as recipes
 from processing.sandbox import Sandbox, TaskFailed
@@ -41,19 +40,15 @@ class SandboxedRestorer:
             raise TranscodingFailed("no recipe was made")
         return text
 
-    def prove(self, form: Stored, recipe: str, digest: Digest) -> None:
-        """Restore and throw away. Raises ``TranscodingFailed`` unless the digest is that one."""
-        self._run("restored", form, recipe, digest, None, self._prepared(), self._max_bytes)
-
     @contextmanager
-    def restored(self, form: Stored, recipe: str, digest: Digest) -> Iterator[str]:
-        """Yield a file that holds only the Data Set as received; removed afterwards.
+    def restored(self, form: Stored, recipe: str) -> Iterator[str]:
+        """Yield a file that holds only the Data Set the recipe makes; removed afterwards.
 
-        Raises ``TranscodingFailed``, also where its digest is another.
+        Raises ``TranscodingFailed``. Its digest is for the caller to look at.
         """
         output = self._new_file()
         try:
-            self._run("restored", form, recipe, digest, output, self._prepared(), self._max_bytes)
+            self._run("restored", form, recipe, output, self._prepared(), self._max_bytes)
             yield output
         finally:
             Path(output).unlink(missing_ok=True)

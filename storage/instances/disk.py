@@ -121,16 +121,13 @@ class DiskStore:
 
     def verify(self, place: Place, digest: Digest) -> None:
         """Re-read the Data Set. Raises ``InstanceCorrupt`` or ``InstanceNotFound``."""
-        algorithm, _, expected = digest.partition(":")
-        hasher = HASHERS[algorithm]()
         with self.open_data_set(place) as data_set:
-            try:
-                while piece := data_set.read(_READ_BYTES):
-                    hasher.update(piece)
-            except OSError as error:
-                raise InstanceCorrupt(f"cannot be read: {place.name}: {error.strerror}") from error
-        if hasher.hexdigest() != expected:
-            raise InstanceCorrupt(f"digest differs: {place.name}")
+            _require_digest(data_set, digest, place.name)
+
+    def check(self, path: str, digest: Digest) -> None:
+        """Read any file from its first byte. Raises ``InstanceCorrupt`` unless it has that digest."""
+        with open_from(path, 0) as data_set:
+            _require_digest(data_set, digest, Path(path).name)
 
     def remove(self, place: Place) -> None:
         """Remove a kept file; one that is gone is no error. An empty folder of past days goes too.
@@ -254,6 +251,18 @@ class DiskStore:
     def free_bytes(self) -> int:
         """Bytes that may still be stored above the reserve."""
         return self._limits.free_bytes()
+
+
+def _require_digest(data_set: BinaryIO, digest: Digest, name: str) -> None:
+    algorithm, _, expected = digest.partition(":")
+    hasher = HASHERS[algorithm]()
+    try:
+        while piece := data_set.read(_READ_BYTES):
+            hasher.update(piece)
+    except OSError as error:
+        raise InstanceCorrupt(f"cannot be read: {name}: {error.strerror}") from error
+    if hasher.hexdigest() != expected:
+        raise InstanceCorrupt(f"digest differs: {name}")
 
 
 def _day_name(object_id: ObjectId) -> str:

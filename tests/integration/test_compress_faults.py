@@ -9,7 +9,7 @@ import pytest
 
 from pacs.app.archive import Archive
 from pacs.core.attributes import Level
-from pacs.core.errors import RecordsFailed
+from pacs.core.errors import NotAsReceived, RecordsFailed
 from pacs.core.forms import Outcome
 from pacs.core.records import Held, Place
 from processing.datasets.restorer import SandboxedRestorer
@@ -119,7 +119,7 @@ def test_what_does_not_prove_itself_is_not_spoken_of(
             patch.setattr(SandboxedRestorer, "recipe", wrong)
             tally = compress(archive)
         assert tally.outcomes == {Outcome.REFUSED: 2}
-        assert tally.reasons == {"the task raised NotRestorable": 2}
+        assert tally.reasons == {NotAsReceived.peer_comment: 2}
         unchanged(archive, tmp_path, kept)
 
 

@@ -22,6 +22,7 @@ from pacs.core.ports import Transcoder
 from pacs.core.records import Held, IncomingMeta, Place
 from pacs.core.restoring import Restorer, Stored
 from pacs.services.compress.tally import Result
+from pacs.services.received import as_received
 
 
 class Reencoder:
@@ -90,7 +91,8 @@ class Reencoder:
                 held.place, meta, data_set, algorithm=_algorithm(held.digest)
             ) as made:
                 stored = (made.path, made.offset, syntax)
-                self._restorer.prove(stored, form.recipe, held.digest)
+                with as_received(stored, form, self._store, self._restorer):
+                    pass  # proved: nothing more is wanted of it
                 return self._spoken_of(held, made, meta, token)
 
     def _meta(self, held: Held) -> IncomingMeta:
@@ -108,7 +110,7 @@ class Reencoder:
             return self._swapped(described(held, there, plain, held.digest), held, token)
         form = (self._store.path(held.place), held.place.data_set_offset, held.transfer_syntax_uid)
         with (
-            self._restorer.restored(form, meta.form.recipe, held.digest) as data_set,
+            as_received(form, meta.form, self._store, self._restorer) as data_set,
             self._store.beside(
                 held.place, plain, data_set, algorithm=_algorithm(held.digest)
             ) as made,

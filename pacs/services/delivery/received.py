@@ -7,10 +7,11 @@ from pacs.core.errors import TranscodingFailed
 from pacs.core.ports import InstanceStore
 from pacs.core.records import Held, Payload
 from pacs.core.restoring import Restorer
+from pacs.services.received import as_received
 
 
 @contextmanager
-def as_received(held: Held, store: InstanceStore, restorer: Restorer) -> Iterator[Payload]:
+def payload_as_received(held: Held, store: InstanceStore, restorer: Restorer) -> Iterator[Payload]:
     """Yield the Data Set as received of an instance that is held in another form.
 
     Raises ``TranscodingFailed``, ``InstanceCorrupt`` or ``InstanceNotFound``.
@@ -20,7 +21,7 @@ def as_received(held: Held, store: InstanceStore, restorer: Restorer) -> Iterato
         raise TranscodingFailed(f"not a re-encoded form: {held.place.name}")
     path, offset = store.path(held.place), held.place.data_set_offset
     stored = (path, offset, held.transfer_syntax_uid)
-    with restorer.restored(stored, meta.form.recipe, held.digest) as data_set:
+    with as_received(stored, meta.form, store, restorer) as data_set:
         yield Payload(
             sop_class_uid=held.sop_class_uid,
             sop_instance_uid=held.sop_instance_uid,

@@ -14,7 +14,7 @@ from pacs.core.identifiers import TransferSyntaxUID
 from pacs.core.ports import Delivery, InstanceStore, RetrieveIndex, Transcoder
 from pacs.core.records import Held, Originator, Payload, SendOutcome
 from pacs.services.delivery.contexts import FALLBACKS
-from pacs.services.delivery.received import as_received
+from pacs.services.delivery.received import payload_as_received
 
 _PAGE = 100
 
@@ -88,7 +88,7 @@ class Payloads:
         with self._store.open(held.place):
             pass  # a missing file is InstanceNotFound here, not a codec's failure
         if held.form is not None and held.form.original_syntax_uid in accepted:
-            with as_received(held, self._store, self._transcoder.restorer) as payload:
+            with payload_as_received(held, self._store, self._transcoder.restorer) as payload:
                 yield payload
             return
         source, path = held.transfer_syntax_uid, self._store.path(held.place)
