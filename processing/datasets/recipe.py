@@ -90,12 +90,12 @@ def dumps(recipe: Recipe, form_rest: bytes) -> str:
 def pixels_of(text: str) -> tuple[int, int]:
     """Tell where Pixel Data lies in the form. Raises ``RecipeUnusable``."""
     try:
-        begin, end = json.loads(text)["pixels"]
+        begin, end = map(int, json.loads(text)["pixels"])
     except (ValueError, KeyError, TypeError) as error:
         raise RecipeUnusable("the recipe is damaged") from error
     if not 0 <= begin <= end:
         raise RecipeUnusable("the recipe is damaged")
-    return int(begin), int(end)
+    return begin, end
 
 
 def loads(text: str, form_rest: bytes) -> Recipe:
