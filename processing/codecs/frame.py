@@ -24,7 +24,30 @@ _MAX_DIMENSION = 65_535
 
 
 class NotEncodable(ValueError):
-    """The standard does not let this syntax carry this image without loss, or this codec cannot."""
+    """The standard does not let this syntax carry this image without loss, or this codec cannot.
+
+    Callers learn the kind only, so each cause is a kind.
+    """
+
+
+class ImageMissing(NotEncodable):
+    """There are no Pixel Data to encapsulate, or floating point ones."""
+
+
+class ColorsNotCarried(NotEncodable):
+    """Its Photometric Interpretation would have to be changed, or shares samples between pixels."""
+
+
+class DepthNotCarried(NotEncodable):
+    """Bits Allocated or Bits Stored are beyond the syntax, or beyond what its codecs carry."""
+
+
+class SizeNotCarried(NotEncodable):
+    """Rows, Columns or the length of Pixel Data do not go together with the codestream's fields."""
+
+
+class UnusedBitsInUse(NotEncodable):
+    """Something lies in the bits that are not stored, and would be lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,21 +101,21 @@ def check_photometric(form: Form) -> None:
         or (form.samples == 3 and form.photometric in COLOR and not form.signed)
     )
     if not known:
-        raise NotEncodable("Photometric Interpretation")
+        raise ColorsNotCarried(form.photometric)
 
 
 def check_bits(form: Form, *, allocated: tuple[int, ...], stored: range) -> None:
     """Refuse depths that are not in the syntax's table of PS3.5 Section 8.2."""
     if form.bits_allocated not in allocated or form.bits_stored not in stored:
-        raise NotEncodable("Bits Allocated or Bits Stored")
+        raise DepthNotCarried("not in the table of PS3.5 Section 8.2")
     if form.bits_stored > form.bits_allocated:
-        raise NotEncodable("Bits Stored exceed Bits Allocated")
+        raise DepthNotCarried("Bits Stored exceed Bits Allocated")
 
 
 def check_size(form: Form) -> None:
     """Refuse what the size fields of a JPEG codestream cannot say."""
     if not (0 < form.rows <= _MAX_DIMENSION and 0 < form.columns <= _MAX_DIMENSION):
-        raise NotEncodable("Rows or Columns")
+        raise SizeNotCarried("Rows or Columns")
 
 
 def numbers(cells: Samples, form: Form) -> Samples | None:
@@ -110,6 +133,14 @@ def numbers(cells: Samples, form: Form) -> Samples | None:
     if form.signed and -half <= int(cells.min()) and int(cells.max()) < half:
         return cells
     return None
+
+
+def as_cells(found: Samples, form: Form) -> Samples:
+    """Give what a library decoded, signless, as cells of Bits Allocated. Raises ``ValueError``."""
+    if found.shape != form.shape or found.dtype.itemsize * 8 > form.bits_allocated:
+        raise ValueError("a frame of another shape")
+    cells: Samples = found.astype(f"<u{form.bits_allocated // 8}").view(form.cell)
+    return cells
 
 
 def patterns(samples: Samples, form: Form) -> Samples:

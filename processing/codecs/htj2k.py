@@ -10,7 +10,6 @@ import numpy as np
 from processing.codecs.frame import (
     Codec,
     Form,
-    NotEncodable,
     Samples,
     check_bits,
     check_photometric,
@@ -74,7 +73,7 @@ def _state_precision(stream: bytearray, form: Form) -> bytes:
     """
     at = stream.find(_SIZ) + _COMPONENTS_AT
     if int.from_bytes(stream[at : at + 2], "big") != form.samples:
-        raise NotEncodable("codestream without the components")
+        raise ValueError("codestream without the components")
     precision = form.bits_stored - 1 | (_SIGNED if form.signed else 0)
     for component in range(form.samples):
         stream[at + 2 + _BYTES_PER_COMPONENT * component] = precision

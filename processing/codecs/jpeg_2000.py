@@ -36,7 +36,7 @@ def encode(samples: Samples, form: Form) -> bytes:
     """Encode one frame with the reversible wavelet."""
     return bytes(
         imagecodecs.jpeg2k_encode(
-            samples,
+            _narrow(samples, form),
             level=0,
             codecformat="j2k",
             reversible=True,
@@ -46,6 +46,12 @@ def encode(samples: Samples, form: Form) -> bytes:
             numthreads=1,
         )
     )
+
+
+def _narrow(samples: Samples, form: Form) -> Samples:
+    """Give samples in the smallest cells: in wider ones the library states a wider precision."""
+    size = 1 if form.bits_stored <= 8 else 2 if form.bits_stored <= 16 else 4
+    return np.ascontiguousarray(samples, dtype=f"{samples.dtype.kind}{size}")
 
 
 def resolutions(form: Form) -> int:

@@ -14,6 +14,7 @@ from processing.codecs.frame import (
     Codec,
     Form,
     Samples,
+    as_cells,
     check_bits,
     check_photometric,
     check_size,
@@ -66,6 +67,11 @@ def decode(stream: bytes, form: Form) -> Samples:
             decoder(stream, version=2, photometric_interpretation=form.photometric), dtype=cell
         )
     return from_patterns(found.reshape(form.shape), form)
+
+
+def read(stream: bytes, form: Form) -> Samples:
+    """Decode one frame of anybody's into cells. CharLS does, in a fifth of libjpeg's time."""
+    return as_cells(imagecodecs.jpegls_decode(stream), form)
 
 
 CODEC = Codec(check=check, encode=encode, decode=decode)

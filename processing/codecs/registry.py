@@ -20,5 +20,7 @@ CODECS: Mapping[str, Codec] = {
 READERS: Mapping[str, Callable[[bytes, Form], Samples]] = {
     _ARC + "57": jpeg_lossless.read,
     _ARC + "70": jpeg_lossless.read,
+    _ARC + "80": jpeg_ls.read,
+    _ARC + "81": jpeg_ls.read,
 }
 """Who decodes frames that others wrote, where it is not the decoder that pydicom would choose."""

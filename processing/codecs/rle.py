@@ -29,9 +29,7 @@ def encode(samples: Samples, form: Form) -> bytes:
     planes = np.ascontiguousarray(samples, dtype=form.cell).view("u1")
     planes = planes.reshape(form.rows, form.columns, form.samples, size)
     segments = [
-        _even(
-            imagecodecs.packbits_encode(np.ascontiguousarray(planes[:, :, sample, byte]), axis=-1)
-        )
+        _packed(planes[:, :, sample, byte])
         for sample in range(form.samples)
         for byte in reversed(range(size))
     ]
@@ -42,8 +40,12 @@ def encode(samples: Samples, form: Form) -> bytes:
     return b"".join((_HEADER.pack(len(segments), *offsets, *unused), *segments))
 
 
-def _even(segment: bytes | bytearray) -> bytes:
-    return bytes(segment) + b"\0" * (len(segment) % 2)
+def _packed(plane: Samples) -> bytes:
+    """Pack the bytes of one plane row by row, to an even length. Annex G.3.1."""
+    # A copy whose strides are plain: of a single column they need not be, and then it is refused.
+    rows = np.frombuffer(plane.tobytes(), dtype="u1").reshape(plane.shape)
+    segment = bytes(imagecodecs.packbits_encode(rows, axis=-1))
+    return segment + b"\0" * (len(segment) % 2)
 
 
 def decode(stream: bytes, form: Form) -> Samples:

@@ -15,7 +15,13 @@ from dataclasses import replace
 import numpy as np
 
 from pacs.core.errors import EncodingUnproved
-from processing.codecs.frame import Codec, NotEncodable
+from processing.codecs.frame import (
+    Codec,
+    DepthNotCarried,
+    ImageMissing,
+    SizeNotCarried,
+    UnusedBitsInUse,
+)
 from processing.codecs.registry import CODECS
 from processing.datasets import compare, native
 from processing.datasets.elements import PIXEL_DATA, DataSet, Element
@@ -77,16 +83,16 @@ def prove(written: DataSet, elements: DataSet, target: str) -> None:
 def _encodable(elements: DataSet, codec: Codec) -> ImagePixel:
     """Read the Image Pixel module as the codec is to see it. Raises ``NotEncodable``."""
     if PIXEL_DATA not in elements or any(tag in elements for tag in _OTHER_PIXELS):
-        raise NotEncodable("no Pixel Data, or floating point ones")
+        raise ImageMissing("no Pixel Data, or floating point ones")
     try:
         image = described(elements)
     except PixelsUndecodable as error:
-        raise NotEncodable("no form that a codec takes") from error
+        raise DepthNotCarried("no form that a codec takes") from error
     if codec.whole_cells:
         whole = replace(image.form, bits_stored=image.form.bits_allocated, signed=False)
         image = replace(image, form=whole)
     elif image.high_bit != image.form.bits_stored - 1 or embeds_overlay(elements):
-        raise NotEncodable("Pixel Data hold more than samples")
+        raise UnusedBitsInUse("Pixel Data hold more than samples")
     codec.check(image.form)
     return image
 
@@ -119,7 +125,7 @@ def _offsets(lengths: Sequence[int]) -> Iterator[int]:
     at = 0
     for length in lengths:
         if length > _MAX_FRAGMENT_BYTES:
-            raise NotEncodable("a frame longer than a fragment may be")
+            raise SizeNotCarried("a frame longer than a fragment may be")
         yield at
         at += ITEM_HEADER_BYTES + length
 

@@ -10,7 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from processing.codecs.frame import NotEncodable, Samples, numbers
+from processing.codecs.frame import ImageMissing, Samples, SizeNotCarried, UnusedBitsInUse, numbers
 from processing.datasets.elements import PIXEL_DATA, DataSet
 from processing.datasets.image_pixel import ImagePixel
 from processing.datasets.value_representations import is_signed, resolved_vr, swapped
@@ -20,10 +20,10 @@ def value_of(elements: DataSet, image: ImagePixel) -> memoryview:
     """Give the bytes of all frames in little endian, without padding. Raises ``NotEncodable``."""
     element = elements.get(PIXEL_DATA)
     if element is None or element.items is not None or element.fragments is not None:
-        raise NotEncodable("no native Pixel Data in the Data Set itself")
+        raise ImageMissing("no native Pixel Data in the Data Set itself")
     wanted = image.form.frame_bytes * image.frames
     if len(element.value) != wanted + wanted % 2 and len(element.value) != wanted:
-        raise NotEncodable("length of Pixel Data")
+        raise SizeNotCarried("length of Pixel Data")
     value = element.value
     if element.big_endian:
         vr = resolved_vr(element, elements, signed=is_signed(elements, inherited=False))
@@ -45,5 +45,5 @@ def frames(value: memoryview, image: ImagePixel, *, whole_cells: bool) -> Iterat
         cells = cells.reshape(form.shape)
         samples = cells if whole_cells else numbers(cells, form)
         if samples is None:
-            raise NotEncodable("bits above Bits Stored are in use")
+            raise UnusedBitsInUse("bits above Bits Stored are in use")
         yield samples

@@ -34,7 +34,7 @@ from processing.datasets.image_pixel import (
     text,
 )
 from processing.datasets.source import TooLarge, mapped
-from processing.datasets.syntaxes import COMPRESSED, JPEG_LOSSY, RLE
+from processing.datasets.syntaxes import COMPRESSED, JPEG_LOSSLESS, JPEG_LOSSY, RLE
 
 
 def available() -> list[str]:
@@ -109,7 +109,8 @@ def _read(
 ) -> Iterator[tuple[Any, str]]:
     for stream in streams:
         codestream.require_size(stream, syntax, form)
-        found = _agreed(codestream.jpeg_colors(stream) if form.samples > 1 else "", form)
+        named = form.samples > 1 and syntax in JPEG_LOSSLESS
+        found = _agreed(codestream.jpeg_colors(stream) if named else "", form)
         cells = READERS[syntax](stream, form)
         frame = cells if whole_cells else numbers(cells, form)
         if frame is None:

@@ -14,6 +14,7 @@ UNCOMPRESSED = frozenset(
 
 _ARC = "1.2.840.10008.1.2.4."
 JPEG_LOSSY = frozenset((_ARC + "50", _ARC + "51"))
+JPEG_LOSSLESS = frozenset((_ARC + "57", _ARC + "70"))
 RLE = "1.2.840.10008.1.2.5"
 JPEG_2000 = frozenset(_ARC + last for last in ("90", "91", "201", "202", "203"))
 LOSSLESS = frozenset((RLE, *(_ARC + last for last in ("57", "70", "80", "90", "201", "202"))))
