@@ -21,6 +21,7 @@ COLOR = frozenset(("RGB", "YBR_FULL"))
 """Photometric Interpretations whose every pixel has all samples, and which no codec has to change."""
 
 _MAX_DIMENSION = 65_535
+_BITS_PER_BYTE = 8
 
 
 class NotEncodable(ValueError):
@@ -143,20 +144,29 @@ def as_cells(found: Samples, form: Form) -> Samples:
     return cells
 
 
+def precision(form: Form) -> int:
+    """Choose the sample precision of a codestream whose samples are patterns.
+
+    Bits Stored; but whole cells up to 8 bits, because DCMTK and GDCM take the
+    size of the decoded cells from the codestream, and refuse a cell of its own.
+    """
+    return form.bits_stored if form.bits_stored > _BITS_PER_BYTE else form.bits_allocated
+
+
 def patterns(samples: Samples, form: Form) -> Samples:
-    """Give samples as patterns of Bits Stored in the smallest cells, two's complement if signed."""
-    cell = "u1" if form.bits_stored <= 8 else "u2"
+    """Give samples as signless patterns of ``precision`` bits, two's complement."""
     unsigned = samples.view(f"u{samples.dtype.itemsize}")
-    if form.signed:
-        unsigned = unsigned & unsigned.dtype.type((1 << form.bits_stored) - 1)
-    return np.ascontiguousarray(unsigned, dtype=cell)
+    bits = precision(form)
+    if form.signed and bits < form.bits_allocated:
+        unsigned = unsigned & unsigned.dtype.type((1 << bits) - 1)
+    return np.ascontiguousarray(unsigned)
 
 
 def from_patterns(found: Samples, form: Form) -> Samples:
-    """Give patterns of Bits Stored as samples again; the inverse of ``patterns``."""
-    if not form.signed:
-        return found
-    unused = form.bits_allocated - form.bits_stored
-    cells = found.astype(form.cell)
-    numbers: Samples = np.right_shift(np.left_shift(cells, unused), unused)
-    return numbers
+    """Give patterns as samples again; the inverse of ``patterns``."""
+    cells = found.view(form.cell)
+    unused = form.bits_allocated - precision(form)
+    if not form.signed or not unused:
+        return cells
+    extended: Samples = np.right_shift(np.left_shift(cells, unused), unused)
+    return extended

@@ -23,11 +23,13 @@ from processing.codecs.frame import (
     check_size,
     from_patterns,
     patterns,
+    precision,
 )
 
 _UID = "1.2.840.10008.1.2.4.70"
-_LEAST_PRECISION = 2
-"""T.81 Table B.2."""
+_EOI = b"\xff\xd9"
+_END_BYTES = 64
+"""Where an end of image is looked for: some writers pad, with zeros or whatever was there."""
 
 _ADOBE, _SOF, _SOS = b"\xff\xee", b"\xff\xc3", b"\xff\xda"
 _SOF_COMPONENTS_AT, _SOF_STEP = 10, 3
@@ -50,7 +52,7 @@ def encode(samples: Samples, form: Form) -> bytes:
         patterns(samples, form),
         lossless=True,
         predictor=1,
-        bitspersample=max(form.bits_stored, _LEAST_PRECISION),
+        bitspersample=precision(form),
         colorspace=colors,
         outcolorspace=colors,
         subsampling="444" if colors else None,
@@ -75,7 +77,7 @@ def _without_colors(stream: bytearray, form: Form) -> bytes:
 def decode(stream: bytes, form: Form) -> Samples:
     """Decode one frame of ours."""
     if form.samples > 1 and (decoder := second.decoder(_UID)):
-        cell = "u1" if form.bits_stored <= 8 else "<u2"
+        cell = f"<u{form.bits_allocated // 8}"
         found = np.frombuffer(
             decoder(stream, version=2, photometric_interpretation=form.photometric), dtype=cell
         )
@@ -87,10 +89,14 @@ def decode(stream: bytes, form: Form) -> Samples:
 def read(stream: bytes, form: Form) -> Samples:
     """Decode one frame of anybody's into cells, its components untouched, whatever markers call them.
 
-    libjpeg-turbo does, in a tenth of the time of the decoder that pydicom would choose.
+    libjpeg-turbo does, in a tenth of the time of the decoder that pydicom would
+    choose. Like that one it fills in what a cut stream lacks, so the end has to be there.
     """
+    if _EOI not in stream[-_END_BYTES:]:
+        raise ValueError("codestream is cut off")
     colors = "RGB" if form.samples > 1 else None
-    return as_cells(imagecodecs.jpeg8_decode(stream, colorspace=colors, outcolorspace=colors), form)
+    found = imagecodecs.jpeg8_decode(stream, colorspace=colors, outcolorspace=colors)
+    return as_cells(found, form)
 
 
 CODEC = Codec(check=check, encode=encode, decode=decode)

@@ -1,8 +1,8 @@
 """JPEG-LS Lossless: 1.2.840.10008.1.2.4.80. PS3.5 Section 8.2.3, ITU-T T.87.
 
 Written by CharLS, read back by libjpeg (T. Richter's), or by another build of
-CharLS where that is not installed. Signed samples travel as the patterns of
-their Bits Stored: the codestream knows no sign.
+CharLS where that is not installed. Signed samples travel as patterns: the
+codestream knows no sign.
 """
 
 import imagecodecs
@@ -20,11 +20,11 @@ from processing.codecs.frame import (
     check_size,
     from_patterns,
     patterns,
+    precision,
 )
 
 _UID = "1.2.840.10008.1.2.4.80"
 _BY_PIXEL = 2
-_WHOLE_CELLS = (8, 16)
 
 
 def check(form: Form) -> None:
@@ -37,7 +37,8 @@ def check(form: Form) -> None:
 def encode(samples: Samples, form: Form) -> bytes:
     """Encode one frame, color by pixel, without T.87's colour transforms."""
     cells = patterns(samples, form)
-    if form.bits_stored in _WHOLE_CELLS:
+    bits = precision(form)
+    if bits == form.bits_allocated:
         return bytes(imagecodecs.jpegls_encode(cells))
     try:
         return bytes(
@@ -46,7 +47,7 @@ def encode(samples: Samples, form: Form) -> bytes:
                 form.rows,
                 form.columns,
                 form.samples,
-                form.bits_stored,
+                bits,
                 interleave_mode=_BY_PIXEL,
             )
         )
@@ -62,7 +63,7 @@ def decode(stream: bytes, form: Form) -> Samples:
     if decoder is None:
         found = np.asarray(imagecodecs.jpegls_decode(stream))
     else:
-        cell = "u1" if form.bits_stored <= 8 else "<u2"
+        cell = f"<u{form.bits_allocated // 8}"
         found = np.frombuffer(
             decoder(stream, version=2, photometric_interpretation=form.photometric), dtype=cell
         )

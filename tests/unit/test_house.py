@@ -32,7 +32,7 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "click": ("pacs.cli", "docs", "tests.unit"),
     "dramatiq": ("pacs.jobs",),
     "hypothesis": ("tests",),
-    "imagecodecs": ("processing", "tests"),
+    "imagecodecs": ("processing",),
     "jpeg_ls": ("processing",),
     "libjpeg": (),
     "msgspec": ("config", "pacs.app", "pacs.cli", "pacs.jobs", "tests"),
