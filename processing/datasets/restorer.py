@@ -22,6 +22,8 @@ from processing.datasets import recipe as recipes
 from processing.sandbox import Sandbox, TaskFailed
 
 _TASKS = "processing.datasets.restore"
+_TRANSIENT = frozenset(("", "MemoryError", "OSError", "FileNotFoundError"))
+"""What is no fault of the instance: it crashed or took too long, no memory, no room, a file swept away."""
 
 
 class SandboxedRestorer:
@@ -64,7 +66,7 @@ class SandboxedRestorer:
         try:
             descriptor, path = tempfile.mkstemp(prefix=self._prefix, dir=self._prepared())
         except OSError as error:
-            raise TranscodingFailed("no room for the restored file") from error
+            raise TranscodingInterrupted("no room for the restored file") from error
         os.close(descriptor)
         return path
 
@@ -83,6 +85,6 @@ def as_pacs_error(error: TaskFailed) -> TranscodingFailed:
     """Say in archive words how a task failed: it raised, or never came to its end."""
     if error.kind == EncodingUnproved.__name__:
         return EncodingUnproved(str(error))
-    if error.kind in ("", "MemoryError"):
+    if error.kind in _TRANSIENT:
         return TranscodingInterrupted(str(error))
     return TranscodingFailed(str(error))

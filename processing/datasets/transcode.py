@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config.settings import Retrieve
-from pacs.core.errors import TranscodingFailed
+from pacs.core.errors import TranscodingFailed, TranscodingInterrupted
 from pacs.core.identifiers import TransferSyntaxUID
 from processing.datasets.restorer import SandboxedRestorer, as_pacs_error
 from processing.datasets.syntaxes import COMPRESSED, LOSSLESS, UNCOMPRESSED
@@ -132,7 +132,7 @@ class SandboxedTranscoder:
         try:
             descriptor, path = tempfile.mkstemp(prefix=_PREFIX, dir=self._prepared())
         except OSError as error:
-            raise TranscodingFailed("no room for the converted file") from error
+            raise TranscodingInterrupted("no room for the converted file") from error
         os.close(descriptor)
         return path
 
