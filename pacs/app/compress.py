@@ -1,5 +1,6 @@
 """Compression at rest, attached: who does it, when, and what it leaves to be removed."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +16,7 @@ from pacs.core.ports import ArrivalRule
 from pacs.core.records import Arrival, Instance, Job, Snapshot
 from pacs.core.work import Postpone, Retry
 from pacs.jobs.kinds import JobKind, Schedule
-from pacs.services.compress import Compression, Tidying
+from pacs.services.compress import Compression, Tally, Tidying
 from pacs.services.compress.reencode import Reencoder
 from storage.database.compress import FormTable
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 COMPRESS_SERIES: Final = "compress.series"
 TIDY: Final = "compress.tidy"
 _QUEUE: Final = "compress"
+SLICE_S = 15.0
+"""Shorter than ``jobs.drain_timeout_s``, so that a stopping worker ends it in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +134,25 @@ def _is_worth_trying(instance: Instance) -> bool:
     return instance.transfer_syntax_uid in NATIVE and "Rows" in instance.header.values
 
 
+class _Slice:
+    """How long one job may hold its worker: others wait in other queues, and a stop is not to wait."""
+
+    def __init__(self, job: JobContext[Series]) -> None:
+        self._job = job
+        self._until: float | None = None
+        self.over = False
+
+    def stop(self) -> bool:
+        """Tell whether to stop, by somebody's word or because its time is over."""
+        if self._until is None:  # asked before it has done anything: so much is always done
+            self._until = time.monotonic() + SLICE_S
+        else:
+            self.over = time.monotonic() > self._until
+        return self.over or self._job.cancelled()
+
+
 def _compress(service: Compression, target: str, job: JobContext[Series]) -> object:
-    """Hold a series compressed. Whoever died in the middle left claims: then once more, later."""
+    """Hold a series compressed, a slice at a time."""
     if target == "off":
         return "storage.compress is off by now"
     scope = Scope(
@@ -148,9 +168,17 @@ def _compress(service: Compression, target: str, job: JobContext[Series]) -> obj
         done += count
         job.progress(done, max(done, total))
 
-    tally = service.run(caller, scope, target, advance=advance, cancelled=job.cancelled)
+    slice_ = _Slice(job)
+    tally = service.run(caller, scope, target, advance=advance, cancelled=slice_.stop)
     for reason, count in tally.reasons.items():
         job.log(f"{count} left as they are: {reason}")
+    if slice_.over and tally.outcomes[Outcome.CHANGED] + tally.outcomes[Outcome.REFUSED]:
+        raise Postpone(f"{total - done} to go, after others", after_s=0)
+    return _ended(service, tally)
+
+
+def _ended(service: Compression, tally: Tally) -> object:
+    """End the job, or try again: what failed, and what whoever died has left claimed."""
     if tally.outcomes[Outcome.FAILED]:
         raise Retry(f"{tally.outcomes[Outcome.FAILED]} instances failed; they stay as they are")
     if tally.outcomes[Outcome.PASSED_OVER]:

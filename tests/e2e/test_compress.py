@@ -23,7 +23,7 @@ COMPRESSING = {
     "jobs.workers": "1",
     "storage.compress": "jpeg-ls",
     "storage.compress_delay_s": "0",
-    "storage.keep_original_s": "1",
+    "storage.keep_original_s": "15",
     "storage.compress_tidy_cron": "* * * * * *",
 }
 
