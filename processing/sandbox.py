@@ -59,7 +59,6 @@ class Sandbox:
         # Each thread of the pool owns one worker process and starts it itself: the
         # kernel ends a child with the thread, not the process, that started it,
         # and the threads of associations come and go.
-        self.workers = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
         self._own = threading.local()
         self._workers: set[_Worker] = set()

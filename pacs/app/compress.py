@@ -1,5 +1,6 @@
 """Compression at rest, attached: who does it, when, and what it leaves to be removed."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def compression(archive: "Archive") -> Compression:
             keep_s=archive.settings.storage.keep_original_s,
         ),
         audit=archive.audit,
-        workers=transcoder.workers,
+        workers=os.cpu_count() or 1,
         task_timeout_s=archive.settings.retrieve.transcode_timeout_s,
     )
 

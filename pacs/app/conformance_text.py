@@ -115,11 +115,11 @@ the next sub-operation.
   a study that more than one of them holds: two persons are never delivered as one.
 - What the receiver takes in its stored transfer syntax is sent byte for byte as it was received. Otherwise it is
   decompressed, where that is possible (see below); else the sub-operation fails. Nothing is ever compressed with loss.
+- A destination that cannot be reached fails every sub-operation: 0xA702.
+- An instance deleted between selection and delivery is left out and not counted.
 - What rests losslessly compressed (`storage.compress`) has two stored transfer syntaxes: that of its compressed form, in which it is sent
   where the receiver takes it, and that in which it was received: then it is restored and sent byte for byte. C-FIND
   answers with the attributes of what was received.
-- A destination that cannot be reached fails every sub-operation: 0xA702.
-- An instance deleted between selection and delivery is left out and not counted.
 """
 
 SERVICES: Final[Mapping[str, str]] = {

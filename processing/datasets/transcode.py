@@ -50,11 +50,6 @@ class SandboxedTranscoder:
             self._sandbox, work_folder, prefix=_PREFIX, max_bytes=self._max_bytes
         )
 
-    @property
-    def workers(self) -> int:
-        """How many conversions run at once."""
-        return self._sandbox.workers
-
     def sweep(self) -> None:
         """Remove what a killed process left behind. Only while nobody else uses the folder or one in it."""
         for leftover in self._folder.rglob(_PREFIX + "*"):

@@ -170,8 +170,13 @@ class DiskStore:
 
     def files(self, beside: str, object_id: ObjectId) -> Sequence[Place]:
         """Every kept file of an object id in the folder of the file named ``beside``."""
-        found = sorted((self._root / beside).parent.glob(f"{object_id}-*.dcm"))
-        return [self._place(one) for one in found]
+        found = []
+        for path in sorted((self._root / beside).parent.glob(f"{object_id}-*.dcm")):
+            try:
+                found.append(self._place(path))
+            except FileNotFoundError:
+                continue  # removed while we look
+        return found
 
     def sweep_unfinished(self, older_s: float) -> int:
         """Remove what ``beside`` of a process that has died left unnamed so long ago."""
