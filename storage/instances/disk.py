@@ -238,7 +238,7 @@ class DiskStore:
                 object_id = ObjectId(arrival.stem)
                 kept = list(self._day(object_id).glob(f"*/{object_id}-*.dcm"))
                 # What is meant is what arrived, not a form made of it since.
-                kept = [one for one in kept if one.samefile(arrival)]
+                kept = [one for one in kept if _is_same(one, arrival)]
             for path in kept:
                 self._make_durable(str(path.parent))  # the end may have come between name and fsync
             yield self._place(kept[0]) if kept else None
@@ -256,6 +256,14 @@ class DiskStore:
     def free_bytes(self) -> int:
         """Bytes that may still be stored above the reserve."""
         return self._limits.free_bytes()
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Tell whether two names are those of one file, both still there."""
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 def _require_digest(data_set: BinaryIO, digest: Digest, name: str) -> None:

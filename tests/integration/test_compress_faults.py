@@ -15,6 +15,7 @@ from pacs.core.records import Held, Place
 from processing.datasets.restorer import SandboxedRestorer
 from storage.database.compress import FormTable
 from storage.instances.form import DiskForm
+from storage.instances.incoming import DiskIncoming
 from tests.forms import compress, files, fill, restored, tidy
 from tests.integration.test_compress import indexed, started, verified
 from tests.integration.test_fsync_failure import FailingFsync
@@ -277,4 +278,22 @@ def test_a_claim_that_ran_out_changes_nothing(
             assert compress(archive).outcomes == {Outcome.PASSED_OVER: 1}
         assert archive.statistics.read(ADMIN)["compressed_instances"] == 0
         assert tidy(archive) == 1
+        settled(archive, tmp_path, kept)
+
+
+def test_an_arrival_mark_means_what_arrived_and_not_a_form_of_it(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener died before it dropped the mark; a worker has compressed the instance since."""
+    with started(tmp_path, url) as archive:
+        with monkeypatch.context() as patch:
+            patch.setattr(DiskIncoming, "settle", lambda incoming: None)
+            kept = fill(archive, 1)
+        assert len(list((tmp_path / "store" / "incoming").glob("*.part"))) == 1
+        compress(archive)
+        index = list(archive.database.execute("SELECT place FROM instance"))
+        assert archive.reindex.recover() == 0
+        assert list((tmp_path / "store" / "incoming").glob("*.part")) == []
+        assert list(archive.database.execute("SELECT place FROM instance")) == index
+        tidy(archive)
         settled(archive, tmp_path, kept)

@@ -19,6 +19,8 @@ from pacs.services.compress.tally import Result, Tally
 
 _EACH: Final = 2
 """Instances claimed at a time for each worker: a crash holds up so many."""
+_PAGE: Final = 200
+"""Rows read at a time; whether they still hold is looked at when they are claimed."""
 _STEPS: Final = 4
 """Tasks of the sandbox that one instance needs, with one to spare."""
 _WRITING_S: Final = 300.0
@@ -85,10 +87,11 @@ class Compression:
     def _batches(
         self, scope: Scope, target: str | None, *, again: bool
     ) -> Iterator[Sequence[Held]]:
-        after, limit = 0, _EACH * self._workers
-        while page := self._index.page(scope, target, again=again, after=after, limit=limit):
+        after, together = 0, _EACH * self._workers
+        while page := self._index.page(scope, target, again=again, after=after, limit=_PAGE):
             after = page[-1][0]
-            yield [held for _, held in page]
+            for start in range(0, len(page), together):
+                yield [held for _, held in page[start : start + together]]
 
     def _changed(
         self, threads: ThreadPoolExecutor, some: Sequence[Held], target: str | None
