@@ -26,6 +26,25 @@ class Storage(Section, frozen=True, kw_only=True):
         Annotated[float, Meta(ge=0, le=31_536_000)],
         Meta(description="Time in which a deletion can be undone; then files are removed"),
     ] = 604_800.0
+    compress: Annotated[
+        Literal["off", "jpeg-lossless", "jpeg-ls", "jpeg-2000", "htj2k"],
+        Meta(
+            description="Form in which uncompressed images are held some time after their arrival, losslessly"
+        ),
+    ] = "off"
+    compress_delay_s: Annotated[
+        Annotated[float, Meta(ge=0, le=31_536_000)],
+        Meta(description="Time after which what has arrived is compressed"),
+    ] = 60.0
+    keep_original_s: Annotated[
+        Annotated[float, Meta(ge=0, le=31_536_000)],
+        Meta(
+            description="Time for which the file of the former form stays once another is held: it may still be read"
+        ),
+    ] = 3_600.0
+    compress_tidy_cron: Annotated[
+        str, Meta(description="When such files past their time are removed; empty is never")
+    ] = "*/5 * * * *"
 
 
 class Database(Section, frozen=True, kw_only=True):

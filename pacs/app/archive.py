@@ -10,17 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydicom.config
-from pydicom.dataset import Dataset
 
 from config.load import Loaded
 from config.settings import Settings
 from pacs.app.extension import Attached, Extension, installed
+from pacs.app.headers import header_reader
 from pacs.app.poll import polls
 from pacs.app.provided import OURS
 from pacs.core.errors import NotInitialized, SettingsInvalid
-from pacs.core.identifiers import AETitle, TransferSyntaxUID
+from pacs.core.identifiers import AETitle
 from pacs.core.ports import AuditTrail, Gate
-from pacs.core.records import Place
 from pacs.jobs.broker import Bell
 from pacs.observe.audit import FileAuditTrail
 from pacs.services.conflict import Conflicts
@@ -28,7 +27,6 @@ from pacs.services.delete import Deletions
 from pacs.services.delivery.shipment import Shipping
 from pacs.services.find import Find
 from pacs.services.gate import AskingGate, LoopbackGate
-from pacs.services.header import read_dataset
 from pacs.services.job import Jobs
 from pacs.services.ls import Listing
 from pacs.services.outbox import Outbox
@@ -237,7 +235,7 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
             decisions=_decisions(parts),
             audit=parts.audit,
         ),
-        verification=Verification(index=_whole(parts), store=parts.store, audit=parts.audit),
+        verification=_verification(parts),
         reindex=reindex,
         jobs=Jobs(JobList(parts.database, parts.wake), parts.audit),
         polls=polls(parts.database, parts.records, parts.audit),
@@ -257,22 +255,22 @@ def _whole(parts: _Parts) -> WholeIndex:
     return WholeIndex(parts.database, parts.settings.retrieve.versions)
 
 
-def _find(parts: _Parts) -> Find:
-    return Find(
-        index=DatabaseFindIndex(parts.database),
-        read_header=_header_reader(parts),
-        settings=parts.settings.query,
-        ae_title=AETitle(parts.settings.dicom.ae_title),
+def _verification(parts: _Parts) -> Verification:
+    return Verification(
+        index=_whole(parts),
+        store=parts.store,
+        restorer=parts.transcoder.restorer,
+        audit=parts.audit,
     )
 
 
-def _header_reader(parts: _Parts) -> Callable[[Place, TransferSyntaxUID], Dataset]:
-    def read(place: Place, transfer_syntax_uid: TransferSyntaxUID) -> Dataset:
-        with parts.store.open_data_set(place) as data_set:
-            size_bytes = place.size_bytes - place.data_set_offset
-            return read_dataset(data_set, size_bytes, transfer_syntax_uid, parts.settings.parsing)
-
-    return read
+def _find(parts: _Parts) -> Find:
+    return Find(
+        index=DatabaseFindIndex(parts.database),
+        read_header=header_reader(parts.store, parts.transcoder.restorer, parts.settings.parsing),
+        settings=parts.settings.query,
+        ae_title=AETitle(parts.settings.dicom.ae_title),
+    )
 
 
 def _shipping(parts: _Parts) -> Shipping:
@@ -315,6 +313,7 @@ def _reindex(parts: _Parts, ingest: Ingest) -> Reindex:
         parsing=parts.settings.parsing,
         facts=ingest.facts,
         audit=parts.audit,
+        head=parts.transcoder.restorer.head,
     )
 
 

@@ -136,6 +136,9 @@ the next sub-operation.
   with loss, and what is stored compressed is never compressed again. In a C-GET the calling AE title names the peer.
 - A destination that cannot be reached fails every sub-operation: 0xA702.
 - An instance deleted between selection and delivery is left out and not counted.
+- What rests losslessly compressed (`storage.compress`) has two stored transfer syntaxes: that of its compressed form, in which it is sent
+  where the receiver takes it, and that in which it was received: then it is restored and sent byte for byte. C-FIND
+  answers with the attributes of what was received.
 """
 
 SERVICES: Final[Mapping[str, str]] = {

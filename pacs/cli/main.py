@@ -48,6 +48,9 @@ COMMANDS: Mapping[str, Entry] = {
     "stats": Entry("pacs.cli.stats:stats", "Count what the archive holds"),
     "verify": Entry("pacs.cli.verify:verify", "Compare files, digests and index"),
     "reindex": Entry("pacs.cli.reindex:reindex", "Rebuild the index from the files"),
+    "compress": Entry(
+        "pacs.cli.compress:compress", "Hold images losslessly compressed, or as received"
+    ),
     "delete": Entry("pacs.cli.delete:delete", "Delete with a reason, or undo a deletion"),
     "conflict": Entry("pacs.cli.conflict:conflict", "List and resolve identity conflicts"),
     "forward": Entry("pacs.cli.forward:forward", "Have a study sent to a peer, by a job"),

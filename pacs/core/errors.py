@@ -172,6 +172,14 @@ class TranscodingFailed(PacsError):
     peer_comment = "Instance cannot be converted for the receiver"
 
 
+class TranscodingInterrupted(TranscodingFailed):
+    """No codec ran to its end: it crashed, took too long or was stopped. It says nothing about the instance."""
+
+
+class NotAsReceived(TranscodingFailed):
+    """What was made of a re-encoded form has another digest than what was received."""
+
+
 class EncodingUnproved(TranscodingFailed):
     """What a codec wrote did not decode to what went in, so it was thrown away."""
 

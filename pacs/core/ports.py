@@ -35,6 +35,7 @@ from pacs.core.records import (
     Snapshot,
     Usage,
 )
+from pacs.core.restoring import Restorer
 
 # --- the gate and the record of what passed it --------------------------------
 
@@ -179,6 +180,10 @@ class InstanceStore(Spool, Protocol):
 
     def verify(self, place: Place, digest: Digest) -> None:
         """Re-read the Data Set. Raises ``InstanceCorrupt`` or ``InstanceNotFound``."""
+        ...
+
+    def check(self, path: str, digest: Digest) -> None:
+        """Read any file from its first byte. Raises ``InstanceCorrupt`` unless it has that digest."""
         ...
 
     def remove(self, place: Place) -> None:
@@ -333,6 +338,11 @@ class Sender(Protocol):
 
 class Transcoder(Protocol):
     """Makes another encoding of the same instance."""
+
+    @property
+    def restorer(self) -> Restorer:
+        """What makes of a re-encoded form what was received."""
+        ...
 
     def convertible(self, source: TransferSyntaxUID, target: TransferSyntaxUID) -> bool:
         """Tell whether ``convert`` may be tried between these syntaxes. Cheap: ask as often as you like.

@@ -8,6 +8,7 @@ from datetime import datetime
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller
 from pacs.core.errors import EntryConflicts
+from pacs.core.forms import Form, FormMeta
 from pacs.core.identifiers import (
     AETitle,
     Digest,
@@ -41,12 +42,16 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncomingMeta:
-    """What is known of an instance before its first byte: the request and its origin."""
+    """What is known of an instance before its first byte: the request and its origin.
+
+    ``form`` is there where the file is a re-encoded form, and only then.
+    """
 
     sop_class_uid: SOPClassUID
     sop_instance_uid: SOPInstanceUID
     transfer_syntax_uid: TransferSyntaxUID
     provenance: Provenance
+    form: FormMeta | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +90,17 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One kept instance, complete: what the index can be rebuilt from."""
+    """One kept instance, complete: what the index can be rebuilt from.
+
+    ``digest`` is that of the Data Set as received, whatever ``form`` it is held in.
+    """
 
     header: Header
     place: Place
     digest: Digest
     transfer_syntax_uid: TransferSyntaxUID
     provenance: Provenance
+    form: Form | None = None
 
 
 class StoreOutcome(enum.Enum):
@@ -205,7 +214,11 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """One instance as retrieve sees it: where it is and how it is encoded."""
+    """One instance as retrieve sees it: where it is and how it is encoded.
+
+    ``digest`` is that of the Data Set as received; where it is held in another
+    ``form``, that has one of its own and ``transfer_syntax_uid`` is the form's.
+    """
 
     registrant: Registrant
     study_instance_uid: StudyInstanceUID
@@ -215,6 +228,12 @@ class Held:
     transfer_syntax_uid: TransferSyntaxUID
     digest: Digest
     place: Place
+    form: Form | None = None
+
+    @property
+    def digest_at_rest(self) -> Digest:
+        """Digest of the Data Set that lies in the file."""
+        return self.digest if self.form is None else self.form.digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,10 @@ from typing import Protocol
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller
 from pacs.core.errors import EntryConflicts, EntryNotFound, PacsError
+from pacs.core.form_ports import FormStore
 from pacs.core.identifiers import ObjectId, object_id_time_ms
 from pacs.core.journal import Candidate, DeletionRow, EntryKind, JournalEntry, Orphan
-from pacs.core.ports import AuditTrail, InstanceStore
+from pacs.core.ports import AuditTrail
 from pacs.core.records import Held, Instance, Place
 
 _PURGE_AT_ONCE = 200  # files removed in one transaction: stores wait so long at most
@@ -62,7 +63,7 @@ class Deletions:
         rows: DeletionRows,
         journal: EntryWriter,
         decisions: EntryObeyer,
-        store: InstanceStore,
+        store: FormStore,
         read: Callable[[Place], Instance],
         audit: AuditTrail,
         delay_s: float,
@@ -153,11 +154,18 @@ class Deletions:
             self._audit.record("purged", caller, count=total)
         return total
 
+    def _remove(self, held: Held) -> None:
+        """Remove the file, and of a re-encoded form what was received, where that lies there still."""
+        original = None if held.form is None else self._store.original(held.place, held.digest)
+        for place in (original, held.place):
+            if place is not None:
+                self._store.remove(place)
+
     def _purge_some(self) -> int:
         with self._rows.transaction():
             due = self._rows.due(datetime.now(UTC) - self._delay, _PURGE_AT_ONCE)
             for held in due:
-                self._store.remove(held.place)
+                self._remove(held)
             for orphan in self._rows.forget(due):
                 try:
                     self._rows.inherit(orphan, self._read(orphan.successor.place))

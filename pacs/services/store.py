@@ -132,7 +132,8 @@ class Ingest:
                 (self._store.path(one.place), one.place.data_set_offset, one.transfer_syntax_uid),
             )
             for one in held
-            if one.transfer_syntax_uid != instance.transfer_syntax_uid
+            # Of a form, the syntax it is held in says nothing about what was received.
+            if one.form is not None or one.transfer_syntax_uid != instance.transfer_syntax_uid
         )
 
     def _holds(self, instance: Instance, held: Iterable[Held]) -> bool:

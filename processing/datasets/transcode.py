@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config.settings import Retrieve
-from pacs.core.errors import EncodingUnproved, TranscodingFailed
+from pacs.core.errors import TranscodingFailed, TranscodingInterrupted
 from pacs.core.identifiers import TransferSyntaxUID
+from processing.datasets.restorer import SandboxedRestorer, as_pacs_error
 from processing.datasets.syntaxes import COMPRESSED, LOSSLESS, UNCOMPRESSED
 from processing.sandbox import Bounds, Sandbox, TaskFailed
 
@@ -45,6 +46,9 @@ class SandboxedTranscoder:
                 file_bytes=2 * self._max_bytes + _HEADERS_BYTES,
             ),
             workers=retrieve.converters,
+        )
+        self.restorer = SandboxedRestorer(
+            self._sandbox, work_folder, prefix=_PREFIX, max_bytes=self._max_bytes
         )
 
     def sweep(self) -> None:
@@ -105,8 +109,7 @@ class SandboxedTranscoder:
         try:
             self._run("convert", stored, target, output, str(self._folder), self._max_bytes)
         except TaskFailed as error:
-            unproved = error.kind == EncodingUnproved.__name__
-            raise (EncodingUnproved if unproved else TranscodingFailed)(str(error)) from error
+            raise as_pacs_error(error) from error
 
     def _ask(self) -> None:
         """Learn from the worker which syntaxes it has codecs for, until it has answered once."""
@@ -125,7 +128,7 @@ class SandboxedTranscoder:
         try:
             descriptor, path = tempfile.mkstemp(prefix=_PREFIX, dir=self._prepared())
         except OSError as error:
-            raise TranscodingFailed("no room for the converted file") from error
+            raise TranscodingInterrupted("no room for the converted file") from error
         os.close(descriptor)
         return path
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pacs.core.attributes import UNIQUE_KEYS, Level, snake
 from pacs.core.identifiers import ObjectId, new_object_id
@@ -11,6 +11,7 @@ from pacs.core.records import Held, Instance
 from storage.database.conflict import refresh, refresh_instances
 from storage.database.connection import Database
 from storage.database.decisions import NOT_HELD_AGAIN
+from storage.database.job_rows import text_utc
 from storage.database.retrieve import HELD, as_held
 from storage.database.store import DatabaseUnit, note_modalities, parent_rows
 from storage.database.versions import in_pieces
@@ -86,6 +87,7 @@ class DeletionTable:
                 f"DELETE FROM instance WHERE object_id IN ({marks}) AND deleted_by IS NOT NULL",
                 some,
             )
+            self._forget_forms(marks, some)
         orphans = [
             orphan
             for table in _CHILD
@@ -96,6 +98,15 @@ class DeletionTable:
             note_modalities(self._database, study)
         self._refresh(gone)
         return orphans
+
+    def _forget_forms(self, marks: str, ids: Sequence[object]) -> None:
+        """Let what may be left of other forms go; who is making one gets its time to notice."""
+        self._database.write(
+            "UPDATE form_change SET due_utc = CASE state WHEN 'settling' THEN ? ELSE due_utc END, "
+            f"state = 'purged' WHERE object_id IN ({marks})",
+            [text_utc(datetime.now(UTC)), *ids],
+        )
+        self._database.write(f"DELETE FROM form_refusal WHERE object_id IN ({marks})", ids)
 
     def _parents(self, ids: Sequence[ObjectId]) -> dict[str, list[int]]:
         """Rows of the series, studies and patients of these files."""

@@ -1,12 +1,15 @@
 """Emptying and filling the index tables in one transaction, and reading them all for ``verify``."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from pacs.core.identifiers import ObjectId
 from pacs.core.journal import IndexedFile, JournalEntry
+from pacs.core.records import Place
 from storage.database.connection import Database
 from storage.database.decisions import Decisions
+from storage.database.job_rows import text_utc
 from storage.database.retrieve import HELD, DatabaseRetrieveIndex, as_held
 from storage.database.store import DatabaseUnit
 from storage.database.tables import TABLES, Kind
@@ -25,6 +28,19 @@ class RebuildTransaction(DatabaseUnit):
         for table in TABLES:
             if table.kind is Kind.INDEX:
                 self._database.write(f"DELETE FROM {table.name}")
+
+    def kept_names(self) -> Mapping[ObjectId, str]:
+        """The file to keep of each object of which several may lie there."""
+        rows = self._database.write("SELECT object_id, keep FROM form_change").fetchall()
+        return {ObjectId(row[0]): str(row[1]) for row in rows}
+
+    def add_change(self, object_id: ObjectId, keep: str) -> None:
+        """Note that what else lies there under this object id is to go, where nobody has yet."""
+        self._database.write(
+            "INSERT INTO form_change (object_id, state, token, keep, due_utc) "
+            "VALUES (?, 'settling', '', ?, ?) ON CONFLICT (object_id) DO NOTHING",
+            (object_id, keep, text_utc(datetime.now(UTC))),
+        )
 
     def obey(self, entry: JournalEntry) -> None:
         """Apply one journal entry."""
@@ -55,6 +71,15 @@ class WholeIndex:
     def has_object(self, object_id: ObjectId) -> bool:
         """Tell whether rows of this kept file are committed."""
         return DatabaseRetrieveIndex(self._database).has_object(object_id)
+
+    def is_surplus(self, place: Place) -> bool:
+        """Tell whether a file is not the one its row speaks of, and nobody has noted that it goes."""
+        rows = self._database.execute(
+            "SELECT 1 FROM instance WHERE object_id = ? AND place <> ? "
+            "AND object_id NOT IN (SELECT object_id FROM form_change WHERE object_id = ?)",
+            (place.object_id, place.name, place.object_id),
+        )
+        return any(rows)
 
     def count(self) -> int:
         """How many files the index speaks of."""

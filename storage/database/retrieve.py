@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pacs.core.caller import Visibility
+from pacs.core.forms import Form
 from pacs.core.identifiers import (
     Digest,
     ObjectId,
@@ -23,7 +24,8 @@ _FROM = (
 HELD = (
     "SELECT i.registrant, s.study_instance_uid, e.series_instance_uid, i.sop_class_uid, "
     "i.sop_instance_uid, i.transfer_syntax_uid, i.digest, i.place, i.object_id, i.size_bytes, "
-    "i.data_set_offset FROM instance i JOIN series e ON e.id = i.series_row "
+    "i.data_set_offset, i.form_digest, i.original_syntax_uid, i.original_bytes "
+    "FROM instance i JOIN series e ON e.id = i.series_row "
     "JOIN study s ON s.id = e.study_row "
 )
 _VERSIONS = (
@@ -148,6 +150,18 @@ def as_held(row: Sequence[object]) -> Held:
             size_bytes=int(str(row[9])),
             data_set_offset=int(str(row[10])),
         ),
+        form=_form(row[11:14]),
+    )
+
+
+def _form(row: Sequence[object]) -> Form | None:
+    digest, syntax, size_bytes = row
+    if digest is None:
+        return None
+    return Form(
+        digest=Digest(str(digest)),
+        original_syntax_uid=TransferSyntaxUID(str(syntax)),
+        original_bytes=int(str(size_bytes)),
     )
 
 

@@ -14,6 +14,11 @@ _QUERIES = {
     "WHERE delivered = 0 AND deleted_by IS NULL",
     "deleted_not_removed": "SELECT COUNT(*) FROM instance WHERE deleted_by IS NOT NULL",
     "stored_bytes": "SELECT COALESCE(SUM(size_bytes), 0) FROM instance",
+    "compressed_instances": "SELECT COUNT(*) FROM instance WHERE form_digest IS NOT NULL",
+    "compressed_bytes": "SELECT COALESCE(SUM(size_bytes - data_set_offset), 0) FROM instance "
+    "WHERE form_digest IS NOT NULL",
+    "compressed_from_bytes": "SELECT COALESCE(SUM(original_bytes), 0) FROM instance "
+    "WHERE form_digest IS NOT NULL",
     "open_conflicts": "SELECT COUNT(*) FROM conflict "
     "WHERE members > 1 AND (settled_by IS NULL OR settled_by < latest)",
     "peers": "SELECT COUNT(*) FROM peer",

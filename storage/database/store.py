@@ -344,7 +344,7 @@ def _series_row(instance: Instance) -> Row:
 
 
 def _instance_row(instance: Instance) -> Row:
-    place = instance.place
+    place, form = instance.place, instance.form
     return {
         **_attributes(instance, Level.IMAGE),
         "registrant": instance.provenance.registrant,
@@ -358,4 +358,7 @@ def _instance_row(instance: Instance) -> Row:
         "data_set_offset": place.data_set_offset,
         "received_utc": _utc(instance.provenance.received_utc),
         "source_ae_title": instance.provenance.source_ae_title,
+        "form_digest": None if form is None else form.digest,
+        "original_syntax_uid": None if form is None else form.original_syntax_uid,
+        "original_bytes": None if form is None else form.original_bytes,
     }

@@ -34,6 +34,8 @@ TABLES: tuple[Table, ...] = (
     Table("conflict", Kind.INDEX, "a UID that arrived in contradicting company"),
     Table("journal_applied", Kind.INDEX, "journal entries whose effect the index holds"),
     Table("index_property", Kind.INDEX, "under which settings the index was made"),
+    Table("form_change", Kind.RECORD, "which file of an object to keep while there are several"),
+    Table("form_refusal", Kind.RECORD, "what is not held compressed, and why"),
     Table("peer", Kind.RECORD, "a device known by AE title"),
     Table("route", Kind.RECORD, "a rule: which arrivals go where, and how"),
     Table("revision", Kind.RECORD, "grows with every change made while serving"),

@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from pacs.core.identifiers import (
 )
 from pacs.core.records import IncomingMeta, Place
 from storage.instances import part10
+from storage.instances.form import DiskForm, file_name
 from storage.instances.incoming import HASHERS, DiskIncoming, Limits, open_from
 from storage.instances.receivers import is_worker, unattended
 
@@ -36,6 +37,8 @@ _DURABLE_FOLDERS = 4_096
 _FOLDER_STAYS_S = 2 * 86_400
 _DAY_MS = 86_400_000
 _REMEMBERED_DAYS = 64
+_UNFINISHED = "reencoding"
+"""Folder of forms that have no name in the store yet."""
 
 
 class DiskStore:
@@ -79,7 +82,7 @@ class DiskStore:
         """Name of a file within the store."""
         owner = f"{meta.provenance.registrant}\0{study}".encode()
         folder = hashlib.sha256(owner).hexdigest()[:32]
-        return f"{_day_name(object_id)}/{folder}/{object_id}-{digest.replace(':', '-')}.dcm"
+        return f"{_day_name(object_id)}/{folder}/{file_name(object_id, digest)}"
 
     def _day(self, object_id: ObjectId) -> Path:
         return self._root / _day_name(object_id)
@@ -121,16 +124,13 @@ class DiskStore:
 
     def verify(self, place: Place, digest: Digest) -> None:
         """Re-read the Data Set. Raises ``InstanceCorrupt`` or ``InstanceNotFound``."""
-        algorithm, _, expected = digest.partition(":")
-        hasher = HASHERS[algorithm]()
         with self.open_data_set(place) as data_set:
-            try:
-                while piece := data_set.read(_READ_BYTES):
-                    hasher.update(piece)
-            except OSError as error:
-                raise InstanceCorrupt(f"cannot be read: {place.name}: {error.strerror}") from error
-        if hasher.hexdigest() != expected:
-            raise InstanceCorrupt(f"digest differs: {place.name}")
+            _require_digest(data_set, digest, place.name)
+
+    def check(self, path: str, digest: Digest) -> None:
+        """Read any file from its first byte. Raises ``InstanceCorrupt`` unless it has that digest."""
+        with open_from(path, 0) as data_set:
+            _require_digest(data_set, digest, Path(path).name)
 
     def remove(self, place: Place) -> None:
         """Remove a kept file; one that is gone is no error. An empty folder of past days goes too.
@@ -148,6 +148,50 @@ class DiskStore:
             return  # not empty, or gone: both are fine
         with self._lock:
             self._durable.pop(str(path.parent), None)
+
+    def beside(
+        self, place: Place, meta: IncomingMeta, data_set: str, *, algorithm: str
+    ) -> DiskForm:
+        """Make a durable file of a Data Set, to be kept beside ``place``; see the port."""
+        return DiskForm(
+            meta,
+            data_set,
+            folder=self._root / _UNFINISHED,
+            beside=place,
+            algorithm=algorithm,
+            make_durable=self._make_durable,
+            limits=self._limits,
+        )
+
+    def original(self, place: Place, digest: Digest) -> Place | None:
+        """The file of the Data Set as received beside a form, ``None`` where it is gone."""
+        folder = (self._root / place.name).parent
+        try:
+            return self._place(folder / file_name(place.object_id, digest))
+        except FileNotFoundError:
+            return None
+
+    def files(self, beside: str, object_id: ObjectId) -> Sequence[Place]:
+        """Every kept file of an object id in the folder of the file named ``beside``."""
+        found = []
+        for path in sorted((self._root / beside).parent.glob(f"{object_id}-*.dcm")):
+            try:
+                found.append(self._place(path))
+            except FileNotFoundError:
+                continue  # removed while we look
+        return found
+
+    def sweep_unfinished(self, older_s: float) -> int:
+        """Remove what ``beside`` of a process that has died left unnamed so long ago."""
+        gone = 0
+        for one in (self._root / _UNFINISHED).glob("*.part"):
+            try:
+                if time.time() - one.stat().st_mtime > older_s:
+                    one.unlink()
+                    gone += 1
+            except FileNotFoundError:
+                continue  # finished, or swept by another node
+        return gone
 
     def places(self) -> Iterator[Place]:
         """Walk all kept files in the order of their object ids, a day at a time."""
@@ -204,10 +248,12 @@ class DiskStore:
 
     def _unsettled_in(self, folder: Path) -> Iterator[Place | None]:
         for arrival in sorted(folder.glob("*.part")):
-            kept = []
+            kept: list[Path] = []
             if arrival.stat().st_nlink > 1:
                 object_id = ObjectId(arrival.stem)
                 kept = list(self._day(object_id).glob(f"*/{object_id}-*.dcm"))
+                # What is meant is what arrived, not a form made of it since.
+                kept = [one for one in kept if _is_same(one, arrival)]
             for path in kept:
                 self._make_durable(str(path.parent))  # the end may have come between name and fsync
             yield self._place(kept[0]) if kept else None
@@ -225,6 +271,26 @@ class DiskStore:
     def free_bytes(self) -> int:
         """Bytes that may still be stored above the reserve."""
         return self._limits.free_bytes()
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Tell whether two names are those of one file, both still there."""
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
+
+
+def _require_digest(data_set: BinaryIO, digest: Digest, name: str) -> None:
+    algorithm, _, expected = digest.partition(":")
+    hasher = HASHERS[algorithm]()
+    try:
+        while piece := data_set.read(_READ_BYTES):
+            hasher.update(piece)
+    except OSError as error:
+        raise InstanceCorrupt(f"cannot be read: {name}: {error.strerror}") from error
+    if hasher.hexdigest() != expected:
+        raise InstanceCorrupt(f"digest differs: {name}")
 
 
 def _day_name(object_id: ObjectId) -> str:

@@ -8,10 +8,13 @@ import json
 import struct
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
 from pacs.core.errors import InstanceCorrupt
+from pacs.core.forms import FormMeta
 from pacs.core.identifiers import (
     AETitle,
+    Digest,
     Registrant,
     SOPClassUID,
     SOPInstanceUID,
@@ -25,7 +28,7 @@ PRIVATE_INFORMATION_CREATOR_UID = "2.25.323588020922014984990903540343249068651"
 _PREAMBLE = bytes(128) + b"DICM"
 _SHORT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<HH2sHL")
-_MAX_META_BYTES = 1 << 20
+MAX_META_BYTES = 1 << 20
 _REMEMBERED_ROUTES = 256
 
 
@@ -48,24 +51,46 @@ _VERSION = _element(0x0001, b"OB", b"\0\1")
 def encode(meta: IncomingMeta) -> bytes:
     """Make preamble, prefix and File Meta Information. Their length is the Data Set's offset."""
     origin = meta.provenance
-    private = json.dumps(
-        {
-            "registrant": origin.registrant,
-            "issuer": origin.issuer_of_patient_id,
-            "received": origin.received_utc.isoformat(),
-            "association": origin.association,
-        }
-    ).encode()
+    private: dict[str, object] = {
+        "registrant": origin.registrant,
+        "issuer": origin.issuer_of_patient_id,
+        "received": origin.received_utc.isoformat(),
+        "association": origin.association,
+    }
+    if meta.form is not None:
+        private["original"] = _original(meta.form)
     body = b"".join(
         (
             _VERSION,
             _element(0x0002, b"UI", _ascii(meta.sop_class_uid)),
             _element(0x0003, b"UI", _ascii(meta.sop_instance_uid)),
             _route(meta.transfer_syntax_uid, origin.source_ae_title, origin.receiving_ae_title),
-            _element(0x0102, b"OB", private),
+            _element(0x0102, b"OB", json.dumps(private).encode()),
         )
     )
     return _PREAMBLE + _SHORT.pack(0x0002, 0, b"UL", 4) + struct.pack("<L", len(body)) + body
+
+
+def _original(form: FormMeta) -> dict[str, object]:
+    """Say of a re-encoded form what was received instead of it."""
+    return {
+        "digest": form.original_digest,
+        "syntax": form.original_syntax_uid,
+        "bytes": form.original_bytes,
+        "recipe": form.recipe,
+    }
+
+
+def _form(original: dict[str, Any] | None) -> FormMeta | None:
+    """Read back what ``_original`` said."""
+    if original is None:
+        return None
+    return FormMeta(
+        original_digest=Digest(original["digest"]),
+        original_syntax_uid=TransferSyntaxUID(original["syntax"]),
+        original_bytes=int(original["bytes"]),
+        recipe=str(original["recipe"]),
+    )
 
 
 @lru_cache(_REMEMBERED_ROUTES)
@@ -89,7 +114,7 @@ def data_set_offset(start: bytes) -> int:
     if len(start) < 144 or start[128:132] != b"DICM" or start[132:138] != b"\2\0\0\0UL":
         raise InstanceCorrupt("not a file of this archive: no File Meta Information")
     (length,) = struct.unpack_from("<L", start, 140)
-    if length > _MAX_META_BYTES:
+    if length > MAX_META_BYTES:
         raise InstanceCorrupt("File Meta Information is damaged: its length is out of bounds")
     return 144 + int(length)
 
@@ -114,8 +139,9 @@ def decode(file_meta: bytes) -> IncomingMeta:
                 source_ae_title=AETitle(_text(values[0x0016])),
                 receiving_ae_title=AETitle(_text(values[0x0018])),
             ),
+            form=_form(private.get("original")),
         )
-    except (KeyError, ValueError, TypeError, struct.error) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, struct.error) as error:
         raise InstanceCorrupt("File Meta Information is damaged") from error
 
 

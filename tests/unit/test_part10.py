@@ -1,5 +1,6 @@
 """File Meta Information as we write it: read by pydicom, read back by us, damage named. PS3.10 Section 7.1."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacs.core.errors import InstanceCorrupt
+from pacs.core.forms import FormMeta
 from pacs.core.identifiers import (
     AETitle,
+    Digest,
     Registrant,
     SOPClassUID,
     SOPInstanceUID,
@@ -59,6 +62,31 @@ def test_pydicom_reads_it_without_a_warning(meta: IncomingMeta) -> None:
     assert read.ReceivingApplicationEntityTitle == meta.provenance.receiving_ae_title
     assert read.PrivateInformationCreatorUID == part10.PRIVATE_INFORMATION_CREATOR_UID
     assert read.FileMetaInformationVersion == b"\0\1"
+
+
+def test_a_re_encoded_form_says_what_was_received() -> None:
+    form = FormMeta(
+        original_digest=Digest("blake3:0a"),
+        original_syntax_uid=TransferSyntaxUID("1.2.840.10008.1.2"),
+        original_bytes=12_345,
+        recipe='{"rest":["a\\"b"]}' + "A" * 500_000,
+    )
+    plain = part10.decode(a_meta())
+    assert plain.form is None
+    held = replace(plain, form=form)
+    encoded = part10.encode(held)
+    assert part10.decode(encoded) == held
+    assert part10.data_set_offset(encoded[:144]) == len(encoded)
+    assert pydicom.dcmread(BytesIO(encoded)).file_meta.TransferSyntaxUID == "1.4"
+
+
+@pytest.mark.parametrize("original", ["null, 5", '"text"', "{}", '{"digest": 1}', "[1]"])
+def test_a_form_whose_origin_is_damaged_is_corrupt(original: str) -> None:
+    damaged = a_meta().replace(
+        b'"association": ""', f'"original": {original}'.encode()[:17].ljust(17)
+    )
+    with pytest.raises(InstanceCorrupt):
+        part10.decode(damaged)
 
 
 def a_meta() -> bytes:

@@ -14,6 +14,7 @@ from pacs.core.ports import InstanceStore, Transcoder
 from pacs.core.records import Held, Payload
 from pacs.services.delivery.ahead import Ahead, Making
 from pacs.services.delivery.choice import NATIVE, Choice
+from pacs.services.delivery.received import payload_as_received
 
 Prepare = Callable[[Held, Payload], AbstractContextManager[Payload]]
 """Changes a copy before it is sent; the copy lives as long as the block, which another thread may leave."""
@@ -65,7 +66,22 @@ class Payloads:
             payload = self._as_it_lies(held)
             if self.prepare is not None:
                 payload = stack.enter_context(self.prepare(held, payload))
-            yield self._formed(payload, accepted, stack)
+                yield self._formed(payload, accepted, stack)
+            else:
+                yield self._as_received(held, accepted, stack) or self._formed(
+                    payload, accepted, stack
+                )
+
+    def _as_received(self, held: Held, accepted: Accepted, stack: ExitStack) -> Payload | None:
+        """Give what is held in another form bit for bit as it came, where the receiver gets that syntax."""
+        forms = self.choice.forms(held.sop_class_uid, held.transfer_syntax_uid, accepted)
+        if held.form is None or held.form.original_syntax_uid not in forms or forms[0] not in NATIVE:
+            return None
+        making = payload_as_received(held, self.store, self.transcoder.restorer)
+        try:
+            return stack.enter_context(making)
+        except TranscodingFailed:  # then the pixels at least, by the codec
+            return None
 
     def _as_it_lies(self, held: Held) -> Payload:
         return Payload(
