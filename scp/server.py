@@ -20,7 +20,8 @@ from pacs.association.message import (
 from pacs.core.caller import Caller
 from pacs.core.errors import OperationUnsupported, PacsError
 from pacs.core.event_ports import EventWay, EventWays
-from pacs.core.ports import AuditTrail, Delivery, Gate
+from pacs.core.ports import AuditTrail, Gate
+from pacs.core.sending_ports import Delivery
 from scp.service_class import ServiceClass
 from scp.status import (
     NO_SUCH_SOP_CLASS,

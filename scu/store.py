@@ -21,8 +21,8 @@ from pacs.core.errors import (
     TranscodingFailed,
 )
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
-from pacs.core.ports import Delivery, Transcoder
 from pacs.core.records import Originator, Payload, Peer, SendOutcome
+from pacs.core.sending_ports import Delivery, Transcoder
 from scu.models import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
 
 Offers = Sequence[tuple[SOPClassUID, tuple[TransferSyntaxUID, ...]]]
@@ -54,7 +54,7 @@ class NothingTaken:
 
 
 class StoreSCU:
-    """Opens ways to peers; implements ``pacs.core.ports.Sender``."""
+    """Opens ways to peers; implements ``pacs.core.sending_ports.Sender``."""
 
     def __init__(self, *, ae_title: str, bounds: settings.Association) -> None:
         self._ae_title = ae_title

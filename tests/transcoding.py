@@ -12,7 +12,7 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from pacs.core.identifiers import TransferSyntaxUID
-from pacs.core.ports import Transcoder
+from pacs.core.sending_ports import Transcoder
 from processing.datasets.syntaxes import LOSSLESS, LOSSY
 
 ARC = "1.2.840.10008.1.2.4."

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config.settings import Retrieve
-from pacs.core.ports import Transcoder
+from pacs.core.sending_ports import Transcoder
 from processing.datasets.transcode import SandboxedTranscoder
 
 

@@ -26,7 +26,7 @@ from pacs.association.upper_layer import AWAITING_REQUEST, DECIDING, UpperLayer
 from pacs.core.caller import Caller
 from pacs.core.errors import PeerUnreachable
 from pacs.core.identifiers import AETitle, new_object_id
-from pacs.core.ports import Delivery
+from pacs.core.sending_ports import Delivery
 
 LOGGER = logging.getLogger("pacs.association")
 

@@ -37,8 +37,9 @@ from pacs.core.errors import (
     PeerRefused,
 )
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
-from pacs.core.ports import Delivery, Receiver
+from pacs.core.ports import Receiver
 from pacs.core.records import Originator, Payload, Progress
+from pacs.core.sending_ports import Delivery
 
 VERIFICATION = "1.2.840.10008.1.1"
 

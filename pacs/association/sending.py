@@ -35,7 +35,7 @@ Following = Callable[[], Payload | None]
 
 
 class AssociationDelivery:
-    """An open association as a way to a receiver; implements ``pacs.core.ports.Delivery``."""
+    """An open association as a way to a receiver; implements ``pacs.core.sending_ports.Delivery``."""
 
     def __init__(self, exchange: Exchange, rate: Rate | None = None) -> None:
         self._exchange = exchange

@@ -20,15 +20,7 @@ from pacs.core.errors import (
     StorageFailed,
 )
 from pacs.core.identifiers import Digest, TransferSyntaxUID
-from pacs.core.ports import (
-    ArrivalRule,
-    Incoming,
-    InstanceStore,
-    Records,
-    Snapshots,
-    Transcoder,
-    Unit,
-)
+from pacs.core.ports import ArrivalRule, Incoming, InstanceStore, Records, Snapshots, Unit
 from pacs.core.records import (
     Arrival,
     Held,
@@ -39,6 +31,7 @@ from pacs.core.records import (
     StoreOutcome,
     Usage,
 )
+from pacs.core.sending_ports import Transcoder
 from pacs.services.header import read_header
 
 

@@ -1,6 +1,6 @@
 """Converts stored instances for receivers, without decoding anything in this process.
 
-Implements ``pacs.core.ports.Transcoder``. Owns the temporary files and the
+Implements ``pacs.core.sending_ports.Transcoder``. Owns the temporary files and the
 bounds; what a conversion does to a Data Set is decided in ``tasks`` and below,
 which run in the sandbox. PS3.5 Annex A.
 """

@@ -18,9 +18,9 @@ from pacs.core.errors import (
 from pacs.core.form_ports import FormIndex, FormStore, NewForm
 from pacs.core.forms import SYNTAXES, Form, FormMeta, Outcome
 from pacs.core.identifiers import Digest
-from pacs.core.ports import Transcoder
 from pacs.core.records import Held, IncomingMeta, Place
 from pacs.core.restoring import Restorer, Stored
+from pacs.core.sending_ports import Transcoder
 from pacs.services.compress.tally import Result
 from pacs.services.received import as_received
 

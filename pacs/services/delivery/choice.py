@@ -11,8 +11,8 @@ from typing import Final
 
 from config.settings import Retrieve as RetrieveSettings
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
-from pacs.core.ports import Transcoder
 from pacs.core.records import PeerEncoding
+from pacs.core.sending_ports import Transcoder
 from pacs.services.delivery.contexts import FALLBACKS
 
 BIG_ENDIAN: Final = TransferSyntaxUID("1.2.840.10008.1.2.2")

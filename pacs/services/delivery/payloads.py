@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from pacs.core.errors import TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
-from pacs.core.ports import InstanceStore, Transcoder
+from pacs.core.ports import InstanceStore
 from pacs.core.records import Held, Payload
+from pacs.core.sending_ports import Transcoder
 from pacs.services.delivery.ahead import Ahead, Making
 from pacs.services.delivery.choice import NATIVE, Choice
 from pacs.services.delivery.received import payload_as_received
@@ -75,7 +76,11 @@ class Payloads:
     def _as_received(self, held: Held, accepted: Accepted, stack: ExitStack) -> Payload | None:
         """Give what is held in another form bit for bit as it came, where the receiver gets that syntax."""
         forms = self.choice.forms(held.sop_class_uid, held.transfer_syntax_uid, accepted)
-        if held.form is None or held.form.original_syntax_uid not in forms or forms[0] not in NATIVE:
+        if (
+            held.form is None
+            or held.form.original_syntax_uid not in forms
+            or forms[0] not in NATIVE
+        ):
             return None
         making = payload_as_received(held, self.store, self.transcoder.restorer)
         try:

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 
 from config.settings import Retrieve as RetrieveSettings
 from pacs.core.errors import PeerUnreachable
-from pacs.core.ports import Delivery, InstanceStore, RetrieveIndex, Sender, Transcoder
+from pacs.core.ports import InstanceStore, RetrieveIndex
 from pacs.core.records import Held, Originator, Peer, PeerEncoding
+from pacs.core.sending_ports import Delivery, Sender, Transcoder
 from pacs.services.delivery.ahead import Ahead
 from pacs.services.delivery.choice import Choice
 from pacs.services.delivery.contexts import Chosen, Group, associations_for

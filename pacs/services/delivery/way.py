@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pacs.core.errors import PacsError, PeerUnreachable
-from pacs.core.ports import Delivery
 from pacs.core.records import Held, Originator, Payload
+from pacs.core.sending_ports import Delivery
 from pacs.services.delivery.ahead import Making
 from pacs.services.delivery.fate import Fate, Shipped
 from pacs.services.delivery.payloads import Payloads

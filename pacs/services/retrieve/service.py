@@ -17,8 +17,9 @@ from pacs.core.errors import (
     TooManyMatches,
 )
 from pacs.core.identifiers import AETitle
-from pacs.core.ports import Delivery, Records, RetrieveIndex, Snapshots
+from pacs.core.ports import Records, RetrieveIndex, Snapshots
 from pacs.core.records import Originator, PeerEncoding, Progress, Selection, Usage
+from pacs.core.sending_ports import Delivery
 from pacs.services.delivery.contexts import Chosen
 from pacs.services.delivery.shipment import Shipment, Shipping
 from pacs.services.retrieve.tally import Tally
