@@ -236,7 +236,14 @@ class Given:
         """The route of that name."""
         return self.routes.get(name)
 
-    def selects(self, route: Route, registrant: Registrant, rows: Sequence[int]) -> frozenset[int]:
+    def selects(
+        self,
+        route: Route,
+        registrant: Registrant,
+        rows: Sequence[int],
+        *,
+        undecided: set[int] | None = None,
+    ) -> frozenset[int]:
         """All but the unwanted."""
         return frozenset(rows) - self._named(self.unwanted)
 
