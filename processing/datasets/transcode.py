@@ -5,6 +5,7 @@ bounds; what a conversion does to a Data Set is decided in ``tasks`` and below,
 which run in the sandbox. PS3.5 Annex A.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pacs.core.identifiers import TransferSyntaxUID
 from processing.datasets.syntaxes import COMPRESSED, LOSSLESS, UNCOMPRESSED
 from processing.sandbox import Bounds, Sandbox, TaskFailed
 
+_LOG = logging.getLogger("pacs.codecs")
 _TASKS = "processing.datasets.tasks"
 _PREFIX = "transcode-"
 _BASE_MEMORY_BYTES = 1 << 30
@@ -105,8 +107,11 @@ class SandboxedTranscoder:
         try:
             self._run("convert", stored, target, output, str(self._folder), self._max_bytes)
         except TaskFailed as error:
-            unproved = error.kind == EncodingUnproved.__name__
-            raise (EncodingUnproved if unproved else TranscodingFailed)(str(error)) from error
+            if error.kind != EncodingUnproved.__name__:
+                raise TranscodingFailed(str(error)) from error
+            # Whoever sends goes on with another form, so nobody would hear of a codec that errs.
+            _LOG.error("encoding-unproved source=%s target=%s", stored[2], target)
+            raise EncodingUnproved(str(error)) from error
 
     def _ask(self) -> None:
         """Learn from the worker which syntaxes it has codecs for, until it has answered once."""
