@@ -176,10 +176,22 @@ class EncodingUnproved(TranscodingFailed):
     """What a codec wrote did not decode to what went in, so it was thrown away."""
 
 
+class ConversionInterrupted(TranscodingFailed):
+    """The codec's process ended or took too long, or there was no room: it says little of the instance."""
+
+    peer_comment = "Instance could not be converted for now"
+
+
 class CoercionFailed(PacsError):
     """An attribute cannot be changed as a route says without losing something else."""
 
     peer_comment = "Instance cannot be changed for the receiver"
+
+
+class CoercionInterrupted(CoercionFailed):
+    """There was no room for the changed copy, or its source could not be read: it may work later."""
+
+    peer_comment = "Instance could not be changed for now"
 
 
 class InstanceNotFound(PacsError):

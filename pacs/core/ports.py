@@ -354,6 +354,7 @@ class Transcoder(Protocol):
         Raises ``TranscodingFailed`` where the standard lets ``target`` not
         carry this instance without loss, as where it is malformed or too large,
         and ``EncodingUnproved``, which is one, where the comparison failed.
+        ``ConversionInterrupted``, which is one too, says that another try may go well.
         Bounded in memory and time, and a crash of a codec does not reach the caller.
         """
         ...

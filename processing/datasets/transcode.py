@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config.settings import Retrieve
-from pacs.core.errors import EncodingUnproved, TranscodingFailed
+from pacs.core.errors import ConversionInterrupted, EncodingUnproved, TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
 from processing.datasets.syntaxes import COMPRESSED, LOSSLESS, UNCOMPRESSED
 from processing.sandbox import Bounds, Sandbox, TaskFailed
@@ -21,6 +21,9 @@ from processing.sandbox import Bounds, Sandbox, TaskFailed
 _LOG = logging.getLogger("pacs.codecs")
 _TASKS = "processing.datasets.tasks"
 _PREFIX = "transcode-"
+_PASSING = frozenset(("", "MemoryError", "OSError"))
+"""What a task that failed raised where another try may go well; nothing, where its process ended."""
+
 _BASE_MEMORY_BYTES = 1 << 30
 """Address space of an idle worker: the interpreter, numpy and the codecs."""
 
@@ -107,6 +110,8 @@ class SandboxedTranscoder:
         try:
             self._run("convert", stored, target, output, str(self._folder), self._max_bytes)
         except TaskFailed as error:
+            if error.kind in _PASSING:
+                raise ConversionInterrupted(str(error)) from error
             if error.kind != EncodingUnproved.__name__:
                 raise TranscodingFailed(str(error)) from error
             # Whoever sends goes on with another form, so nobody would hear of a codec that errs.
@@ -130,7 +135,7 @@ class SandboxedTranscoder:
         try:
             descriptor, path = tempfile.mkstemp(prefix=_PREFIX, dir=self._prepared())
         except OSError as error:
-            raise TranscodingFailed("no room for the converted file") from error
+            raise ConversionInterrupted("no room for the converted file") from error
         os.close(descriptor)
         return path
 

@@ -15,7 +15,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.sequence import Sequence
 
 from config.settings import Retrieve
-from pacs.core.errors import EncodingUnproved, TranscodingFailed
+from pacs.core.errors import ConversionInterrupted, EncodingUnproved, TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
 from processing.codecs import jpeg_2000, registry
 from processing.codecs.frame import Form, Samples
@@ -331,6 +331,16 @@ def test_an_encoding_that_is_not_proved_is_an_error_of_its_own(
         monkeypatch.setattr(asked._sandbox, "run", fail)
         with pytest.raises(EncodingUnproved):
             converted(asked, native, PACKED[1])
+        passing = {"": True, "OSError": True, "MemoryError": True, "NotEncodable": False}
+        for kind, passes in passing.items():
+
+            def end(name: str, *arguments: object, kind: str = kind) -> object:
+                raise TaskFailed("the task raised", kind=kind)
+
+            monkeypatch.setattr(asked._sandbox, "run", end)
+            with pytest.raises(TranscodingFailed) as told:
+                converted(asked, native, PACKED[1])
+            assert isinstance(told.value, ConversionInterrupted) is passes
     finally:
         asked.close()
     assert list(work_folder.iterdir()) == []
