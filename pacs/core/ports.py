@@ -351,10 +351,9 @@ class Transcoder(Protocol):
         element but Pixel Data, its offset tables and Planar Configuration is
         what it is in Explicit VR Little Endian.
 
-        Raises ``TranscodingFailed`` where the standard lets ``target`` not
-        carry this instance without loss, as where it is malformed or too large,
-        and ``EncodingUnproved``, which is one, where the comparison failed.
-        ``ConversionInterrupted``, which is one too, says that another try may go well.
+        Raises ``TranscodingFailed`` where ``target`` may not carry it without
+        loss, as where it is malformed or too large; ``EncodingUnproved`` and
+        ``ConversionInterrupted`` where another try may go well are of its kind.
         Bounded in memory and time, and a crash of a codec does not reach the caller.
         """
         ...
