@@ -19,7 +19,7 @@ from pacs.app import forward
 from pacs.app.archive import Archive
 from pacs.app.worker import kinds_of, schedules_of
 from pacs.core.attributes import Level
-from pacs.core.errors import CoercionFailed
+from pacs.core.errors import CoercionFailed, CoercionInterrupted
 from pacs.core.forwarding import ForwardWork
 from pacs.core.identifiers import AETitle, Registrant, StudyInstanceUID, TransferSyntaxUID
 from pacs.core.records import Job, Peer
@@ -230,13 +230,22 @@ class Given:
     unwanted: frozenset[str] = frozenset()
     theirs: frozenset[str] = frozenset()
     incapable: bool = False
+    full: int = 0
+    """So many changed copies find no room."""
     archive: Archive | None = None
 
     def route(self, name: str) -> Route | None:
         """The route of that name."""
         return self.routes.get(name)
 
-    def selects(self, route: Route, registrant: Registrant, rows: Sequence[int]) -> frozenset[int]:
+    def selects(
+        self,
+        route: Route,
+        registrant: Registrant,
+        rows: Sequence[int],
+        *,
+        undecided: set[int] | None = None,
+    ) -> frozenset[int]:
         """All but the unwanted."""
         return frozenset(rows) - self._named(self.unwanted)
 
@@ -256,6 +265,9 @@ class Given:
         """Turn one name into another of its length."""
         if self.incapable:
             raise CoercionFailed("not to be changed")
+        if self.full:
+            self.full -= 1
+            raise CoercionInterrupted("no room")
         changed = Path(path).read_bytes()[offset:].replace(b"Doe^Jane", b"Roe^Jean")
         made = Path(f"{path}.changed")
         made.write_bytes(changed)

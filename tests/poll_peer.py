@@ -24,6 +24,8 @@ class FakePeer:
     counts: bool = True
     never: set[str] = field(default_factory=set)
     """SOP Instance UIDs it says nothing about and does not deliver."""
+    unlisted: set[str] = field(default_factory=set)
+    """SOP Instance UIDs it counts and does not list."""
     aborts_at: set[str] = field(default_factory=set)
     """SOP Instance UIDs at which it breaks the association off."""
     retrieve_status: int | None = None
@@ -55,7 +57,7 @@ class FakePeer:
         seen: set[str] = set()
         for one in [each for each in self.images if self._matches(each, asked)]:
             uid = str(one[_NEXT[asked.QueryRetrieveLevel]].value)
-            if uid in seen:
+            if uid in seen or uid in self.unlisted:
                 continue
             if self.most_answers is not None and len(seen) >= self.most_answers:
                 break

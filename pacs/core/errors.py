@@ -175,6 +175,8 @@ class TranscodingFailed(PacsError):
 class TranscodingInterrupted(TranscodingFailed):
     """No codec ran to its end: it crashed, took too long or was stopped. It says nothing about the instance."""
 
+    peer_comment = "Instance could not be converted for now"
+
 
 class NotAsReceived(TranscodingFailed):
     """What was made of a re-encoded form has another digest than what was received."""
@@ -188,6 +190,12 @@ class CoercionFailed(PacsError):
     """An attribute cannot be changed as a route says without losing something else."""
 
     peer_comment = "Instance cannot be changed for the receiver"
+
+
+class CoercionInterrupted(CoercionFailed):
+    """There was no room for the changed copy, or its source could not be read: it may work later."""
+
+    peer_comment = "Instance could not be changed for now"
 
 
 class InstanceNotFound(PacsError):

@@ -104,8 +104,18 @@ class RouteJudge(Protocol):
         """The route of that name, active or not; ``None`` where it was removed."""
         ...
 
-    def selects(self, route: Route, registrant: Registrant, rows: Sequence[int]) -> frozenset[int]:
-        """Which of these index rows of instances keep the route's conditions. Raises ``RecordsFailed``."""
+    def selects(
+        self,
+        route: Route,
+        registrant: Registrant,
+        rows: Sequence[int],
+        *,
+        undecided: set[int] | None = None,
+    ) -> frozenset[int]:
+        """Which of these index rows of instances keep the route's conditions. Raises ``RecordsFailed``.
+
+        Into ``undecided`` go those that break no condition and have files that cannot be read.
+        """
         ...
 
     def came_from(self, ae_title: AETitle, rows: Sequence[int]) -> frozenset[int]:

@@ -87,7 +87,8 @@ class Transcoder(Protocol):
 
         Raises ``TranscodingFailed`` where the standard lets ``target`` not
         carry this instance without loss, as where it is malformed or too large,
-        and ``EncodingUnproved``, which is one, where the comparison failed.
+        and of its kind ``EncodingUnproved``, where the comparison failed, and
+        ``TranscodingInterrupted``, where another try may go well.
         Bounded in memory and time, and a crash of a codec does not reach the caller.
         """
         ...

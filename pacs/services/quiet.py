@@ -14,12 +14,20 @@ from typing import Protocol
 from config.settings import Arrival
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller, on_behalf
+from pacs.core.errors import (
+    InstanceCorrupt,
+    InstanceIncomplete,
+    InstanceNotFound,
+    InstanceUnreadable,
+)
 from pacs.core.identifiers import Registrant, SeriesInstanceUID, StudyInstanceUID
 from pacs.core.job_ports import JobContext
 from pacs.core.records import Instance, Job, Place
 
 KINDS = {Level.SERIES: "quiet.series", Level.STUDY: "quiet.study"}
 QUEUE = "quiet"
+_MOST_READ = 20
+"""So many files in a row that cannot be read are no accident of one: then it is tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +91,8 @@ class NewestIndex(Protocol):
         registrant: Registrant,
         study: StudyInstanceUID,
         series: SeriesInstanceUID | None,
+        *,
+        but: int = 0,
     ) -> tuple[Place, datetime] | None: ...
 
 
@@ -123,9 +133,23 @@ class Quiet:
         if due > self._now():
             # Asked for anew instead of put back: so it is one with what arrivals ask for meanwhile.
             return [work.job(due)]
-        instance = self._read(place)
+        instance = self._newest_readable(work, place)
         caller = replace(
             on_behalf(work.registrant, KINDS[work.level]),
             ae_title=instance.provenance.source_ae_title,
         )
         return self._asked(caller, work.level, instance)
+
+    def _newest_readable(self, work: QuietWork, place: Place) -> Instance:
+        """Read the newest, or the next one: a damaged file keeps its study from nobody."""
+        for passed in range(1, _MOST_READ):
+            try:
+                return self._read(place)
+            except (InstanceCorrupt, InstanceIncomplete, InstanceNotFound, InstanceUnreadable):
+                following = self._index.newest(
+                    work.registrant, work.study_instance_uid, work.series_instance_uid, but=passed
+                )
+                if following is None:
+                    raise
+                place, _ = following
+        return self._read(place)

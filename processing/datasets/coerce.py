@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from config.settings import Parsing
-from pacs.core.errors import CoercionFailed
+from pacs.core.errors import CoercionFailed, CoercionInterrupted
 from pacs.core.identifiers import TransferSyntaxUID
 from pacs.core.routing import Coercion
 from processing.datasets.changes import Changes
@@ -71,7 +71,7 @@ class FileCoercer:
             except (ChangeRefused, DataSetMalformed, TooLarge, zlib.error) as error:
                 raise CoercionFailed(str(error)) from error
             except OSError as error:
-                raise CoercionFailed(f"cannot copy: {error.strerror}") from error
+                raise CoercionInterrupted(f"cannot copy: {error.strerror}") from error
             yield output
         finally:
             Path(output).unlink(missing_ok=True)
@@ -121,7 +121,7 @@ class FileCoercer:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor, path = tempfile.mkstemp(prefix=_PREFIX, dir=self._folder)
         except OSError as error:
-            raise CoercionFailed("no room for the changed file") from error
+            raise CoercionInterrupted("no room for the changed file") from error
         os.close(descriptor)
         return path
 

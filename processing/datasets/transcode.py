@@ -5,6 +5,7 @@ bounds; what a conversion does to a Data Set is decided in ``tasks`` and below,
 which run in the sandbox. PS3.5 Annex A.
 """
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config.settings import Retrieve
-from pacs.core.errors import TranscodingFailed, TranscodingInterrupted
+from pacs.core.errors import EncodingUnproved, TranscodingFailed, TranscodingInterrupted
 from pacs.core.identifiers import TransferSyntaxUID
 from processing.datasets.restorer import SandboxedRestorer, as_pacs_error
 from processing.datasets.syntaxes import COMPRESSED, LOSSLESS, UNCOMPRESSED
 from processing.sandbox import Bounds, Sandbox, TaskFailed
 
+_LOG = logging.getLogger("pacs.codecs")
 _TASKS = "processing.datasets.tasks"
 _PREFIX = "transcode-"
 _BASE_MEMORY_BYTES = 1 << 30
@@ -109,7 +111,11 @@ class SandboxedTranscoder:
         try:
             self._run("convert", stored, target, output, str(self._folder), self._max_bytes)
         except TaskFailed as error:
-            raise as_pacs_error(error) from error
+            failure = as_pacs_error(error)
+            if isinstance(failure, EncodingUnproved):
+                # Whoever sends goes on with another form, so nobody would hear of a codec that errs.
+                _LOG.error("encoding-unproved source=%s target=%s", stored[2], target)
+            raise failure from error
 
     def _ask(self) -> None:
         """Learn from the worker which syntaxes it has codecs for, until it has answered once."""

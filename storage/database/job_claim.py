@@ -5,9 +5,14 @@ alone are looked at, each in the first row of its part of an index. Decides the
 order within a queue; whose turn it is among queues is the worker's to say.
 """
 
+import secrets
+
 from pacs.core.work import Claim
 from storage.database.connection import Dialect
 from storage.database.job_rows import parse_utc
+
+_LARGEST_STEP = 1 << 31
+"""Between the numbers of two leases: their column holds four thousand million such steps."""
 
 CLAIMED = "id, lease, queue, kind, payload, attempts, max_attempts, deadline_utc, children_left"
 QUEUES = (
@@ -50,7 +55,7 @@ def claim_sql(dialect: Dialect, *, oldest: bool) -> str:
     ahead = first if oldest else f"b.priority > a.priority OR (b.priority = a.priority AND {first})"
     return (
         f"WITH b AS ({beside}), a AS ({alone}) "
-        "UPDATE job SET state = 'running', waiting_key = NULL, lease = lease + 1, "
+        "UPDATE job SET state = 'running', waiting_key = NULL, lease = lease + ?, "
         "lease_owner = ?, lease_until_utc = ?, attempts = attempts + 1, started_utc = ?, "
         "progress_done = NULL, progress_total = NULL "
         f"WHERE id = COALESCE((SELECT id FROM a WHERE NOT EXISTS (SELECT 1 FROM b WHERE {ahead})), "
@@ -60,9 +65,11 @@ def claim_sql(dialect: Dialect, *, oldest: bool) -> str:
     )
 
 
-def claim_params(queue: str, owner: str, until_utc: str, now_utc: str) -> tuple[str, ...]:
+def claim_params(queue: str, owner: str, until_utc: str, now_utc: str) -> tuple[str | int, ...]:
     """Give the values of ``claim_sql`` in their order."""
-    return (queue, queue, queue, owner, until_utc, now_utc, queue, now_utc)
+    # By chance: of a claim that a crash of the database took back the next one has not the number.
+    further = 1 + secrets.randbelow(_LARGEST_STEP)
+    return (queue, queue, queue, further, owner, until_utc, now_utc, queue, now_utc)
 
 
 def claim_of(row: tuple[object, ...]) -> Claim:

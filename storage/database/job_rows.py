@@ -34,18 +34,18 @@ class DatabaseClock:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._asked_at: float | None = None
-        self._told = datetime.now(UTC)
+        self._told: tuple[datetime, float] | None = None
 
     def now(self) -> datetime:
         """The time all nodes agree on. SQLite has one node only."""
         if self._database.dialect == "sqlite":
             return datetime.now(UTC)
-        elapsed_s = time.monotonic() - (self._asked_at or 0.0)
-        if self._asked_at is None or elapsed_s > _ASK_AGAIN_S:
+        told = self._told  # looked at once: another thread may ask again meanwhile
+        if told is None or time.monotonic() - told[1] > _ASK_AGAIN_S:
             (row,) = self._database.execute("SELECT clock_timestamp()")
-            self._told, self._asked_at, elapsed_s = row[0].astimezone(UTC), time.monotonic(), 0.0
-        return self._told + timedelta(seconds=elapsed_s)
+            self._told = told = row[0].astimezone(UTC), time.monotonic()
+        moment, asked_s = told
+        return moment + timedelta(seconds=time.monotonic() - asked_s)
 
 
 def enqueue(database: Database, job: Job, parent: int | None = None) -> str:

@@ -119,13 +119,18 @@ class RouteIndex:
         registrant: Registrant,
         study: StudyInstanceUID,
         series: SeriesInstanceUID | None,
+        *,
+        but: int = 0,
     ) -> tuple[Place, datetime] | None:
-        """The instance of a study or series received last, and when; ``None`` where none is left."""
+        """The instance of a study or series received last, and when; ``None`` where none is left.
+
+        With ``but`` so many that were received later are passed over.
+        """
         where, params = _of(registrant, study, series)
         rows = self._database.execute(
             "SELECT i.place, i.object_id, i.size_bytes, i.data_set_offset, i.received_utc "
-            f"{_OF_STUDY}{where} ORDER BY i.received_utc DESC, i.id DESC LIMIT 1",
-            params,
+            f"{_OF_STUDY}{where} ORDER BY i.received_utc DESC, i.id DESC LIMIT 1 OFFSET ?",
+            [*params, but],
         )
         for name, object_id, size_bytes, offset, received in rows:
             place = Place(

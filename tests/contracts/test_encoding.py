@@ -4,7 +4,9 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +15,12 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.sequence import Sequence
 
 from config.settings import Retrieve
-from pacs.core.errors import EncodingUnproved, TranscodingFailed
+from pacs.core.errors import TranscodingInterrupted, EncodingUnproved, TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
 from processing.codecs import jpeg_2000, registry
 from processing.codecs.frame import Form, Samples
 from processing.datasets import compress, tasks
-from processing.datasets.elements import EXPLICIT_LITTLE, PIXEL_DATA
+from processing.datasets.elements import EXPLICIT_LITTLE, PIXEL_DATA, DataSet
 from processing.datasets.source import read
 from processing.datasets.syntaxes import LOSSLESS, LOSSY
 from processing.datasets.transcode import SandboxedTranscoder
@@ -305,7 +307,10 @@ def wrong(stream: bytes, form: Form) -> Samples:
 
 
 def test_an_encoding_that_is_not_proved_is_an_error_of_its_own(
-    work_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     native = part10(tmp_path, encoded(image(noise((2, 9, 9), "u1", 8))), EXPLICIT)
     broken = {**registry.CODECS}
@@ -326,9 +331,47 @@ def test_an_encoding_that_is_not_proved_is_an_error_of_its_own(
         monkeypatch.setattr(asked._sandbox, "run", fail)
         with pytest.raises(EncodingUnproved):
             converted(asked, native, PACKED[1])
+        passing = {"": True, "OSError": True, "MemoryError": True, "NotEncodable": False}
+        for kind, passes in passing.items():
+
+            def end(name: str, *arguments: object, kind: str = kind) -> object:
+                raise TaskFailed("the task raised", kind=kind)
+
+            monkeypatch.setattr(asked._sandbox, "run", end)
+            with pytest.raises(TranscodingFailed) as told:
+                converted(asked, native, PACKED[1])
+            assert isinstance(told.value, TranscodingInterrupted) is passes
     finally:
         asked.close()
     assert list(work_folder.iterdir()) == []
+    said = f"encoding-unproved source={EXPLICIT} target={PACKED[1]}"
+    assert [one.getMessage() for one in caplog.records] == [said]
+
+
+def test_the_proof_is_of_every_element_and_of_every_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = part10(tmp_path, encoded(image(noise((2, 9, 9), "u1", 8))), EXPLICIT)
+    whole = compress._encapsulated
+
+    def renamed(*arguments: Any) -> DataSet:
+        result = whole(*arguments)
+        result[0x0010_0010] = replace(result[0x0010_0010], value=memoryview(b"Somebody^Els "))
+        return result
+
+    def without(*arguments: Any) -> DataSet:
+        return {tag: one for tag, one in whole(*arguments).items() if tag != 0x0028_0100}
+
+    def cut(*arguments: Any) -> DataSet:
+        result = whole(*arguments)
+        fragments = result[PIXEL_DATA].fragments or []
+        result[PIXEL_DATA] = replace(result[PIXEL_DATA], fragments=fragments[:-1])
+        return result
+
+    for damaged in (renamed, without, cut):
+        monkeypatch.setattr(compress, "_encapsulated", damaged)
+        with pytest.raises(EncodingUnproved):
+            tasks.convert(native, ARC + "90", str(tmp_path / "out"), str(tmp_path), 1 << 28)
 
 
 # --- samples, and what other toolkits say --------------------------------------------

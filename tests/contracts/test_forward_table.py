@@ -124,6 +124,21 @@ def test_a_purge_takes_what_is_old_or_held_no_more(archive: Archive, table: Forw
     assert table.purge(-1) == 2
 
 
+def test_a_purge_leaves_what_a_job_is_sending(archive: Archive, table: ForwardTable) -> None:
+    one = ids(table)[0]
+    with archive.records.transaction() as unit:
+        unit.enqueue(Job(kind="k", payload="{}", queue="q"))
+    claim = archive.job_table.claim("q", "me", 60.0)
+    assert claim is not None
+    ours = Run(destination=DEST, job=claim.id, number=1)
+    with archive.records.transaction():
+        table.begin(ours, [one])
+    assert table.purge(3_600) == table.purge(-1) == 0
+    assert rows(table)[0].state is SentState.SENDING
+    with archive.records.transaction():
+        assert table.settle(ours, [told(one)]) == {one}, "its outcome, and the usage it is, count"
+
+
 def test_it_is_looked_up_by_study_and_not_by_walking(archive: Archive, table: ForwardTable) -> None:
     many = [f"made-{number:06}" for number in range(20_000)]
     with archive.records.transaction():

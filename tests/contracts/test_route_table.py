@@ -157,6 +157,10 @@ def test_the_newest_is_the_one_received_last(archive: Archive, index: RouteIndex
 
     assert newest(None) == newest("1.1.1") == "1.1.1.1"
     assert newest("1.1.2") == "1.1.2.1"
+    places = [index.newest(LOCAL, STUDY, None, but=passed) for passed in range(4)]
+    read = [archive.reindex.read(one[0]).header for one in places if one is not None]
+    assert [one.sop_instance_uid for one in read] == ["1.1.1.1", "1.1.2.1", "1.1.1.2"]
+    assert places[3] is None, "what another registrant holds is not looked at"
     archive.deletions.delete(ADMIN, Level.IMAGE, "1.1.1.1", reason="test")
     assert newest(None) == "1.1.2.1"
     archive.deletions.delete(ADMIN, Level.STUDY, "1.1", reason="test", registrant="local")

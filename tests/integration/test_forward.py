@@ -172,6 +172,12 @@ def test_what_is_changed_on_the_way(archive: Archive, to: Scripted) -> None:
     assert "2 of 2 instances cannot be sent" in last.last_error
     assert "1.2.4.0.2 (Instance cannot be changed for the receiver)" in last.last_error
     assert len(to.got) == 3
+    given.incapable, given.full = False, 2
+    study_of(archive, "1.2.5", 2)
+    ask(archive, work("1.2.5", "DEST", route="r"))
+    worked(archive, given)
+    assert states(archive)[-1] == "done", "a disk that was full is no reason to give up"
+    assert len(to.got) == 5
 
 
 # --- who is not there ----------------------------------------------------------------------

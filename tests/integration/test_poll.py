@@ -93,6 +93,29 @@ def test_a_study_that_has_not_changed_is_not_looked_at_where_the_peer_counts(
         assert len(peer.sent) == 2
 
 
+def test_a_study_of_which_more_is_counted_than_listed_is_looked_at_again(tmp_path: Path) -> None:
+    images = study_of(3)
+    hidden = str(images[1].SOPInstanceUID)
+    peer = FakePeer(images=images, unlisted={hidden}, never={hidden})
+    with polling(tmp_path, peer) as archive:
+        assert polled(archive)[0]["fetched"] == 2
+        peer.unlisted.clear()
+        peer.never.clear()
+        assert polled(archive)[0]["fetched"] == 1, "its count is what it was"
+        assert in_index(archive) == uids(images)
+
+
+def test_without_room_nothing_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = FakePeer(images=study_of(2))
+    with polling(tmp_path, peer) as archive:
+        with monkeypatch.context() as patch:
+            patch.setattr(archive.store, "free_bytes", lambda: 0)
+            with pytest.raises(Hold):
+                polled(archive)
+        assert peer.asked == []
+        assert polled(archive)[0]["fetched"] == 2
+
+
 def test_what_does_not_come_is_tried_so_often_and_then_noted(tmp_path: Path) -> None:
     images = study_of(3)
     lost = str(images[1].SOPInstanceUID)

@@ -19,7 +19,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID
 
 from config.settings import Parsing
-from pacs.core.errors import CoercionFailed
+from pacs.core.errors import CoercionFailed, CoercionInterrupted
 from pacs.core.forwarding import Coercer
 from pacs.core.identifiers import TransferSyntaxUID
 from pacs.core.routing import Coercion, CoercionKind
@@ -315,6 +315,12 @@ def test_what_cannot_be_read_is_refused(bench: Bench) -> None:
             bench.bytes_of(broken, EXPLICIT, set_("PatientID", "P2"))
     with pytest.raises(CoercionFailed):
         bench.bytes_of(encoded(sample(), DEFLATED)[:200], DEFLATED, set_("PatientID", "P2"))
+
+
+def test_without_room_another_try_may_go_well(bench: Bench) -> None:
+    (bench.folder / "work").write_bytes(b"where a folder should be")
+    with pytest.raises(CoercionInterrupted):
+        bench.changed(sample(), delete("PatientComments"))
 
 
 def test_the_bounds_hold(bench: Bench) -> None:

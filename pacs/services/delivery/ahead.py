@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from config.settings import Retrieve as RetrieveSettings
-from pacs.core.errors import TranscodingFailed
+from pacs.core.errors import TranscodingInterrupted
 from pacs.core.records import Payload
 
 _PER_CORE = 2
@@ -107,12 +107,12 @@ class Making:
     def result(self) -> Payload:
         """Wait for it.
 
-        Raises what making it raised, ``TranscodingFailed`` where we end before.
+        Raises what making it raised, ``TranscodingInterrupted`` where we end before.
         """
         try:
             return self.future.result()
         except CancelledError as closed:
-            raise TranscodingFailed("nothing is made ahead any more") from closed
+            raise TranscodingInterrupted("nothing is made ahead any more") from closed
 
     def close(self) -> None:
         """Let go of it: at once, or as soon as the codec under way has ended."""

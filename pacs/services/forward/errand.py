@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from pacs.core.caller import Caller
 from pacs.core.forwarding import ForwardWork
+from pacs.core.identifiers import SOPInstanceUID
 from pacs.core.job_ports import JobContext
 from pacs.core.records import Held, Payload, Peer
 from pacs.core.routing import Commitment, Route
@@ -49,6 +50,7 @@ class Errand:
         self._counts: Counter[SentState] = Counter()
         self._slice_ends_s = time.monotonic() + desk.settings.slice_s
         self._trip: Trip | None = None
+        self._undecided: Sequence[SOPInstanceUID] = ()
 
     def fulfil(self) -> None:
         """Do it, or raise how the job goes on; returns without having ended it where it was told to stop."""
@@ -78,6 +80,7 @@ class Errand:
 
     def _survey(self) -> Survey:
         found = survey(self._desk, self._work, self._route)
+        self._undecided = found.undecided
         left = doubt(self._desk, self._work, found)
         if left:
             self._context.log(f"{left} instances may have been received: an earlier run ended")
@@ -148,6 +151,10 @@ class Errand:
                 rows = list(survey(self._desk, self._work, route).known.values())
             more = promise.ask(self._desk, self._context, route, rows)
             rows = list(survey(self._desk, self._work, route).known.values())
+        if self._undecided:
+            if trip is not None:
+                trip.settle()
+            raise verdict.not_judged(self._undecided)
         fresh = frozenset() if trip is None else frozenset(trip.fates)
         with self._context.finish(tallied(rows, self._context.id, fresh)) as unit:
             if trip is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pacs.core.attributes import Level
 from pacs.core.caller import on_behalf
 from pacs.core.forwarding import ForwardWork
-from pacs.core.identifiers import ObjectId
+from pacs.core.identifiers import ObjectId, SOPInstanceUID
 from pacs.core.records import Selection
 from pacs.core.routing import Route
 from pacs.core.sent import SentRow, SentState
@@ -25,6 +25,8 @@ class Survey:
     missing: Sequence[Chosen]
     known: dict[int, SentRow]
     """Row → what is known of it, missing ones and sent ones."""
+    undecided: Sequence[SOPInstanceUID] = ()
+    """Of which nobody can tell whether the route selects them: their files cannot be read."""
 
     @property
     def sent(self) -> list[SentRow]:
@@ -57,8 +59,9 @@ def survey(desk: Desk, work: ForwardWork, route: Route | None) -> Survey:
         for one in _held(desk, work)
         if one[0] in known and known[one[0]].state is not SentState.SENT
     ]
+    undecided: set[int] = set()
     if missing and route is not None:
-        wanted = _selected(desk, work, route, [one[0] for one in missing])
+        wanted = _selected(desk, work, route, [one[0] for one in missing], undecided)
         missing = [one for one in missing if one[0] in wanted]
     if route is not None and route.in_order:
         missing.sort(key=lambda one: known[one[0]].object_id)  # these are ordered by time
@@ -70,13 +73,20 @@ def survey(desk: Desk, work: ForwardWork, route: Route | None) -> Survey:
         known={
             row: one for row, one in known.items() if row in todo or one.state is SentState.SENT
         },
+        undecided=[known[row].sop_instance_uid for row in sorted(undecided)],
     )
 
 
-def _selected(desk: Desk, work: ForwardWork, route: Route, rows: Sequence[int]) -> frozenset[int]:
+def _selected(
+    desk: Desk, work: ForwardWork, route: Route, rows: Sequence[int], undecided: set[int]
+) -> frozenset[int]:
     """Keep what the route selects, and nothing that came from the destination itself."""
-    wanted = frozenset(rows) if work.whole else desk.judge.selects(route, work.registrant, rows)
-    return wanted - desk.judge.came_from(work.destination, rows)
+    theirs = desk.judge.came_from(work.destination, rows)
+    if work.whole:
+        return frozenset(rows) - theirs
+    wanted = desk.judge.selects(route, work.registrant, rows, undecided=undecided)
+    undecided -= theirs
+    return wanted - theirs
 
 
 def tallied(rows: Iterable[SentRow], job: int, fresh: Collection[ObjectId] = ()) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from pacs.core.errors import CoercionFailed, PeerUnreachable, TranscodingFailed
-from pacs.core.identifiers import ObjectId
+from pacs.core.identifiers import ObjectId, SOPInstanceUID
 from pacs.core.records import Held
 from pacs.core.sent import SentState, Told
 from pacs.core.work import Hold, Permanent, Postpone, Retry
@@ -71,6 +71,14 @@ def _away(
 def _worn(failed: Failed, tried: Mapping[ObjectId, int], max_attempts: int) -> bool:
     """Tell whether one of them was begun so often that it is the reason, and not the destination."""
     return any(tried.get(one.object_id, 0) + 1 >= max_attempts for one, _ in failed)
+
+
+def not_judged(undecided: Sequence[SOPInstanceUID]) -> Retry:
+    """Say that nobody can tell of some whether they are to be sent; done it is not."""
+    first = ", ".join(undecided[:_NAMED]) + (", …" if len(undecided) > _NAMED else "")
+    return Retry(
+        f"{len(undecided)} instances cannot be judged, their files cannot be read: {first}"
+    )
 
 
 def _named(what: str, failed: Failed, total: int) -> str:

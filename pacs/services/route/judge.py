@@ -13,7 +13,7 @@ from pacs.core.ports import FindIndex
 from pacs.core.records import Instance, Place
 from pacs.core.route_form import form_of
 from pacs.core.routing import Route
-from pacs.core.work import Permanent
+from pacs.core.work import Permanent, Retry
 from pacs.services.find.entities import HeaderReader
 from pacs.services.find.identifiers import Source
 from pacs.services.route.conditions import Conditions, conditions, verdict
@@ -68,15 +68,26 @@ class Judge:
         """The route of that name, as committed now: whoever asks may know it before a snapshot does."""
         return self._rows.find(name)
 
-    def selects(self, route: Route, registrant: Registrant, rows: Sequence[int]) -> frozenset[int]:
+    def selects(
+        self,
+        route: Route,
+        registrant: Registrant,
+        rows: Sequence[int],
+        *,
+        undecided: set[int] | None = None,
+    ) -> frozenset[int]:
         """Which of these index rows of instances keep the route's conditions. Raises ``RecordsFailed``.
 
-        One whose file cannot be read keeps no condition that needs it.
+        One whose file cannot be read keeps no condition that needs it, and goes into ``undecided``.
         """
         asked = self._conditions(route)
         found: set[int] = set()
         for start in range(0, len(rows), _PAGE_ROWS):
-            found.update(self._selected(asked, registrant, rows[start : start + _PAGE_ROWS]))
+            for row, keeps in self._judged(asked, registrant, rows[start : start + _PAGE_ROWS]):
+                if keeps:
+                    found.add(row)
+                elif keeps is None and undecided is not None:
+                    undecided.add(row)
         return frozenset(found)
 
     def came_from(self, ae_title: AETitle, rows: Sequence[int]) -> frozenset[int]:
@@ -92,18 +103,25 @@ class Judge:
         series: SeriesInstanceUID | None,
         cancelled: Callable[[], bool],
     ) -> bool:
-        """Tell whether one instance of a study or series keeps all conditions; page by page."""
+        """Tell whether one instance of a study or series keeps all conditions; page by page.
+
+        Raises ``Retry`` where none does and a file that might decide it cannot be read.
+        """
         rows = self._held.delivered(registrant, study, series)
+        undecided: set[int] = set()
         for start in range(0, len(rows), _PAGE_ROWS):
             if cancelled():
                 return False
-            if self.selects(route, registrant, rows[start : start + _PAGE_ROWS]):
+            page = rows[start : start + _PAGE_ROWS]
+            if self.selects(route, registrant, page, undecided=undecided):
                 return True
+        if undecided:
+            raise Retry(f"{len(undecided)} instances cannot be judged: their files cannot be read")
         return False
 
-    def _selected(
+    def _judged(
         self, asked: Conditions, registrant: Registrant, rows: Sequence[int]
-    ) -> Iterator[int]:
+    ) -> Iterator[tuple[int, bool | None]]:
         visibility = Visibility(registrants=frozenset({registrant}))
         wanted = frozenset(
             one.condition.key.keyword
@@ -121,8 +139,7 @@ class Judge:
                 read_header=self._read_header,
                 memory=self._memory,
             )
-            if verdict((*asked.origin, *times, *asked.keys), subject):
-                yield found.row
+            yield found.row, verdict((*asked.origin, *times, *asked.keys), subject)
 
     def _conditions(self, route: Route) -> Conditions:
         """Make a route's conditions once. Raises ``Permanent`` for one that cannot be asked."""
