@@ -23,8 +23,8 @@ class Here:
     def __init__(self, home: Path, url: str = "") -> None:
         self._environment = {"PACS_HOME": str(home), "PACS_DATABASE__URL": url}
 
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        """Run a command; it must end with ``code``. Gives what it printed, or complained of."""
+    def __call__(self, *arguments: str, code: int = 0, aside: bool = False) -> str:
+        """Run a command; it must end with ``code``. Gives what it printed, or complained of or said ``aside``."""
         said, complained = StringIO(), StringIO()
         with (
             pytest.MonkeyPatch.context() as patch,
@@ -36,7 +36,7 @@ class Here:
             ended = pacs.run(arguments)
         assert ended == code, complained.getvalue()
         assert "Traceback" not in complained.getvalue()
-        return said.getvalue() if code == 0 else complained.getvalue()
+        return complained.getvalue() if code or aside else said.getvalue()
 
     def json(self, *arguments: str) -> list[dict[str, Any]]:
         """Run a list with ``--json``."""

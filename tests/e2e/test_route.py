@@ -126,6 +126,8 @@ def test_routes_are_switched_moved_and_removed(here: Here, tmp_path: Path) -> No
     assert here.json("route", "list") == []
     here("route", "import", str(kept))
     assert here("route", "export") == exported
+    removed = here("peer", "remove", "DEST", aside=True)
+    assert "still a destination of: r;" in removed
     here("route", "remove", "r")
 
 
