@@ -136,6 +136,7 @@ def test_changes_are_made_on_the_way_out_and_said(
     here("route", "add", "change", "--to", "DEST", "--set", "InstitutionName=Routed",
          "--map", "BodyPartExamined:HEAD=SKULL", "--prefix", "PatientID=X-", "--delete",
          "ReferringPhysicianName")  # fmt: skip
+    here("route", "add", "second", "--to", "DEST")
     before = {
         "BodyPartExamined": "HEAD",
         "PatientID": "4711",
@@ -259,10 +260,11 @@ def test_a_route_or_peer_that_is_removed_leaves_dead_letters_that_say_so(
         waiting = {one["name"]: one["waiting"] for one in here.json("route", "list")}
         assert waiting == {f"to-{one}": 3 for one in ports}
         here("route", "remove", "to-NOROUTE")
-        here("peer", "remove", "NOPEER")
+        assert "NOPEER removed" in here("peer", "remove", "NOPEER")
         here("route", "disable", "to-SWITCHED")
         with writer(peer_tool, tmp_path / "SWITCHED", ports["SWITCHED"]) as asked_already:
             quiet(here, {asked_already: files})
+        assert json.loads(here("stats", "--json"))["failed_jobs"] == 6
         dead = here.json("job", "list", "--state", "failed")
         assert sorted((one["queue"], one["last_error"]) for one in dead) == [
             *[("forward:NOPEER", "Permanent: no peer is named NOPEER")] * 3,
