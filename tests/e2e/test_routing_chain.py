@@ -109,19 +109,26 @@ def _goes_once(here: Here, receivers: Receivers, tmp_path: Path, peer_tool: Tool
         ],
     )
     other = written(tmp_path / "other", [image(f"{plain}.1.1", PatientID="O", **scout)])
+    back = written(tmp_path / "back", [image(f"{ROOT}.1.4.1.1", PatientID="B")])
     late = written(tmp_path / "late", [image(f"{first}.1.9")])
 
     with working(tmp_path, url) as archive:
         send(peer_tool, archive.port, [*ct.values(), *mr.values()], source="CT1")
         send(peer_tool, archive.port, [*test.values(), *other.values()], source="MR1")
-        quiet(here, {each: ct, series: [*ct, *mr], study: [*ct, *mr, *test]})
+        send(peer_tool, archive.port, back.values(), source="STUDY")
+        first_round = [*ct, *mr, *test]
+        quiet(here, {each: [*ct, *back], series: [*ct, *mr], study: first_round})
         send(peer_tool, archive.port, late.values(), source="CT2")
         quiet(
             here,
-            {each: [*ct, *late], series: [*ct, *mr, *late], study: [*ct, *mr, *test, *late]},
+            {
+                each: [*ct, *back, *late],
+                series: [*ct, *mr, *late],
+                study: [*first_round, *late],  # nothing that came from there
+            },
         )
         held = {one.name: data_set_of(one) for one in archive.kept()}
-    assert sorted(held.values()) == sorted({**study.files(), **_of(other)}.values())
+    assert sorted(held.values()) == sorted({**study.files(), **_of(other), **_of(back)}.values())
     assert {one["state"] for one in here.jobs()} == {"done"}
 
 
