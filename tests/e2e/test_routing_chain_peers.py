@@ -4,6 +4,7 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,32 @@ def test_storescp_does_not_offer_commitment(here: Here, tmp_path: Path, peer_too
     assert (done["state"], done["result"]["sent"], done["result"]["committed"]) == ("done", 2, 0)
     assert dead["state"] == "failed"
     assert "does not offer Storage Commitment" in dead["last_error"]
+
+
+def test_what_a_poll_fetches_is_routed_and_never_to_where_it_was_fetched(
+    here: Here, tmp_path: Path, peer_tool: Tool
+) -> None:
+    """Received by a worker and not by a listener: the same rules hold."""
+    today = {"StudyDate": datetime.now(UTC).strftime("%Y%m%d"), "PatientID": "POLLED"}
+    made = [image(f"{ROOT}.4.1.{number}", **today) for number in range(3)]
+    (tmp_path / "in").mkdir()
+    files = {one.SOPInstanceUID: write(one, tmp_path / "in") for one in made}
+    with (
+        writer(peer_tool, tmp_path / "DEST") as dest,
+        orthanc(peer_tool("Orthanc"), tmp_path / "orthanc", 104) as (port, rest_port),
+        serving(tmp_path / "home", settings=WORKING),
+    ):
+        send(peer_tool, port, files.values())
+        here.peer("ORTHANC", port)
+        here.peer("DEST", dest.port)
+        here("route", "add", "polled", "--to", "DEST", "--to", "ORTHANC", "--calling", "ORTHANC")
+        here("poll", "add", "ORTHANC", "--cron", "", "--by", "get")
+        here("poll", "run", "ORTHANC")
+        until(lambda: set(dest.received()) == set(files))
+        until(here.all_over)
+        assert dest.received() == dict.fromkeys(files, 1)
+        assert here.jobs_to("ORTHANC") == []
+        assert len(rest(rest_port, "/instances")) == 3
 
 
 # --- encodings -----------------------------------------------------------------------------
