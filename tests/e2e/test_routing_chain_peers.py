@@ -258,3 +258,41 @@ def test_a_peers_encoding_holds_for_routes_and_for_c_move(
             assert bytes(dcmread(came["packed"][1]).PixelData) == packed_pixels
             flat_lossy = dcmread(came["lossy"][1])
             assert flat_lossy.LossyImageCompression == "01"
+
+
+def test_what_a_route_changes_is_encoded_as_the_peer_gets_it(
+    here: Here, tmp_path: Path, peer_tool: Tool
+) -> None:
+    files = sources(tmp_path / "in", peer_tool)
+    pixels = {
+        name: dcmread(files[name]).pixel_array.astype("<u2").tobytes()
+        for name in ("plain", "packed")
+    }
+    with (
+        writer(peer_tool, tmp_path / "a" / "SMALL") as small,
+        writer(peer_tool, tmp_path / "b" / "FLAT") as flat,
+    ):
+        here.peer("SMALL", small.port, "--encoding", "compressed")
+        here.peer("FLAT", flat.port, "--encoding", "uncompressed")
+        here("route", "add", "change", "--to", "SMALL", "--to", "FLAT", "--prefix", "PatientID=X-",
+             "--when", "series")  # fmt: skip
+        with serving(tmp_path / "home", settings=WORKING) as archive:
+            for name, option in (("plain", "-xe"), ("packed", "-xr"), ("lossy", "-xy")):
+                send(peer_tool, archive.port, [files[name]], option)
+            until(lambda: len(small.received()) == len(flat.received()) == 3)
+            until(here.all_over)
+        compact, plain = arrived(small, files), arrived(flat, files)
+    assert [one["state"] for one in here.jobs()] == ["done"] * len(here.jobs())
+    assert {name: syntax for name, (syntax, _) in compact.items()} == {
+        "plain": JPEGLSLossless, "packed": RLELossless, "lossy": JPEGBaseline8Bit
+    }  # fmt: skip
+    assert {syntax for syntax, _ in plain.values()} == {ExplicitVRLittleEndian}
+    assert pixels_by(peer_tool("dcmdjpls"), compact["plain"]) == pixels["plain"]
+    assert bytes(dcmread(compact["lossy"][1]).PixelData) == bytes(dcmread(files["lossy"]).PixelData)
+    for name, seen in pixels.items():
+        assert bytes(dcmread(plain[name][1]).PixelData) == seen
+    for _, file in (*compact.values(), *plain.values()):
+        one = dcmread(file)
+        assert one.PatientID == "X-CRASH"
+        (original,) = one.OriginalAttributesSequence
+        assert original.ModifiedAttributesSequence[0].PatientID == "CRASH"
