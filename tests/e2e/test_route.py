@@ -10,9 +10,9 @@ import pytest
 
 from tests.archive import Archive, Tool, free_port, serving
 from tests.crash import ct, write
+from tests.forwarding import until
 from tests.routing import Here, send
 
-BOUND_S = 60.0
 SETTINGS = {
     "jobs.workers": "1",
     "jobs.poll_s": "0.1",
@@ -58,13 +58,6 @@ def forwards(archive: Archive) -> list[dict[str, Any]]:
         json.loads(one["payload"])
         for one in archive.listed("job", "list", "--kind", "forward.send")
     ]
-
-
-def until(holds: Callable[[], bool]) -> None:
-    limit = time.monotonic() + BOUND_S
-    while not holds():
-        assert time.monotonic() < limit
-        time.sleep(0.1)
 
 
 def test_arrivals_become_jobs_of_forwarding(archive: Archive, sent: Send, tmp_path: Path) -> None:
