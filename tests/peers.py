@@ -20,6 +20,7 @@ PACKAGES: Mapping[str, str] = {
     "storescp": "dcmtk",
     "dcmqrscp": "dcmtk",
     "dcmdump": "dcmtk",
+    "dcmcjpeg": "dcmtk",
     "dcmdjpeg": "dcmtk",
     "dcmdjpls": "dcmtk",
     "dcmdrle": "dcmtk",

@@ -37,8 +37,8 @@ ends an idle association with A-ABORT.
 """
 
 ACCEPTANCE: Final = """
-Associations initiated: one for each C-MOVE and each study forwarded, or as many at once as were entered with the peer
-(1 to 16); further ones where a selection needs more than 128 presentation contexts.
+Associations initiated: one for each C-MOVE and each study or series forwarded, or as many at once as were entered with the peer
+(1 to 16) unless a route asks for the order of arrival; further ones where a selection needs more than 128 presentation contexts.
 Each SOP Class is proposed with its stored transfer syntaxes, Explicit and Implicit VR Little Endian, each in a context of
 its own; to a peer that gets images compressed (`pacs peer add --encoding compressed`) also with the lossless syntaxes of
 `retrieve.compressed_order` that can be made, as far as 128 contexts hold them. A C-STORE sub-operation carries Move Originator Application Entity Title and Message ID.
@@ -153,8 +153,14 @@ SERVICES: Final[Mapping[str, str]] = {
 USER: Final = """
 ### Services used (SCU)
 
-The commands and the workers call as the AE title `dicom.ae_title`, each on an association of its own. Workers call for polls, on the
-schedules an administrator gave them (`pacs poll`), with query and retrieve in the Study Root, and for Storage Commitment.
+The commands and the workers call as the AE title `dicom.ae_title`, each on associations of its own. Workers call for what routes
+(`pacs route`) and an administrator (`pacs forward`) have sent, for Storage Commitment of it where the route says so, and for polls, on the
+schedules an administrator gave them (`pacs poll`), with query and retrieve in the Study Root.
+
+Storage by routes: encodings as in a C-MOVE to that peer. Of a C-STORE response success and warnings count as sent; after 0xA7xx nothing
+more is offered until later; any other status is tried again, `forward.max_attempts` times in all. A route may set, delete, map or prefix attributes,
+never UIDs nor what describes the pixels; what is sent keeps its SOP Instance UID, and Original Attributes Sequence (0400,0561) says what was
+there before. The stored instance is not changed.
 
 Storage Commitment is requested by N-ACTION, Action Type ID 1, each transaction under a UID of its own and for at most
 `commitment.max_references` instances. Success and warnings: the report is waited for until `commitment.deadline_s` is over. 0x0112,
@@ -177,7 +183,7 @@ TCP/IP. Implementation Class UID `{class_uid}`, Implementation Version Name `{ve
 
 ### Configuration
 
-Peers for C-MOVE are entered with `pacs peer add AE HOST PORT`, with the number of associations, the form of images and the
+Peers for C-MOVE and routes are entered with `pacs peer add AE HOST PORT`, with the number of associations, the form of images and the
 rate each gets. Settings that change what a peer sees:
 """
 

@@ -7,7 +7,7 @@ import click
 
 from pacs.cli.archive import opened
 from pacs.cli.home import Home, pass_home
-from pacs.cli.output import emit, json_option
+from pacs.cli.output import emit, json_option, note
 from pacs.core.caller import admin
 from pacs.core.records import Peer, PeerEncoding
 from pacs.services.peer import (
@@ -72,7 +72,13 @@ def list_peers(home: Home, *, as_json: bool) -> None:
 @click.argument("ae_title", metavar="AE")
 @pass_home
 def remove(home: Home, *, ae_title: str) -> None:
-    """Remove a peer; holds within a second."""
+    """Remove a peer; holds within a second. What routes send to it fails until it is added again."""
+    from pacs.app.route import routes
+
+    caller = admin("peer remove")
     with opened(home) as archive:
-        archive.peers.remove(admin("peer remove"), ae_title)
+        archive.peers.remove(caller, ae_title)
+        orphans = [one.name for one in routes(archive).list(caller) if ae_title in one.destinations]
     click.echo(f"{ae_title} removed")
+    if orphans:
+        note(f"still a destination of: {', '.join(orphans)}; what they send there fails")

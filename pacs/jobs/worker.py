@@ -158,7 +158,7 @@ class Worker:
         elif isinstance(failure, Permanent) or context.overdue(table.now()):
             self._bury(claim, text)
         elif isinstance(failure, Hold):
-            _LOG.info("queue-held job=%d kind=%s", claim.id, claim.kind)
+            _LOG.info("queue-held job=%d queue=%s", claim.id, claim.queue)
             table.hold(claim, text, partial(hold_s, self._settings, failure))
         elif isinstance(failure, Postpone):
             table.later(claim, failure.after_s, text, counts=False)

@@ -22,7 +22,8 @@ _QUERIES = {
     "open_conflicts": "SELECT COUNT(*) FROM conflict "
     "WHERE members > 1 AND (settled_by IS NULL OR settled_by < latest)",
     "peers": "SELECT COUNT(*) FROM peer",
-    "waiting_jobs": "SELECT COUNT(*) FROM job",
+    "waiting_jobs": "SELECT COUNT(*) FROM job WHERE state IN ('waiting', 'delayed')",
+    "failed_jobs": "SELECT COUNT(*) FROM job WHERE state = 'failed'",
 }
 
 

@@ -3,18 +3,16 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pacs.cli import main as pacs
-from tests.archive import Archive, Tool, free_port, run, serving
+from tests.archive import Archive, Tool, free_port, serving
 from tests.crash import ct, write
+from tests.forwarding import until
+from tests.routing import Here, send
 
-BOUND_S = 60.0
 SETTINGS = {
     "jobs.workers": "1",
     "jobs.poll_s": "0.1",
@@ -31,42 +29,13 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 
 @pytest.fixture
-def send(archive: Archive, peer_tool: Tool) -> Send:
+def sent(archive: Archive, peer_tool: Tool) -> Send:
     """Send files with DCMTK."""
-    storescu = peer_tool("storescu")
 
-    def sent(*files: Path, source: str = "CT1") -> None:
-        said = run(storescu, "-aet", source, "-aec", "PACS", "127.0.0.1", str(archive.port),
-                   *map(str, files))  # fmt: skip
-        assert said.code == 0, said.text
+    def sending(*files: Path, source: str = "CT1") -> None:
+        send(peer_tool, archive.port, files, source=source)
 
-    return sent
-
-
-class Here:
-    """``pacs`` run in this process: starting one costs more than the command."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-
-    def __call__(self, *arguments: str, code: int = 0) -> str:
-        """Run a command; it must end with ``code``. Gives what it printed, or complained of."""
-        said, complained = StringIO(), StringIO()
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            redirect_stdout(said),
-            redirect_stderr(complained),
-        ):
-            patch.setenv("PACS_HOME", str(self._home))
-            ended = pacs.run(arguments)
-        assert ended == code, complained.getvalue()
-        assert "Traceback" not in complained.getvalue()
-        return said.getvalue() if code == 0 else complained.getvalue()
-
-    def json(self, *arguments: str) -> list[dict[str, Any]]:
-        """Run a list with ``--json``."""
-        rows: list[dict[str, Any]] = json.loads(self(*arguments, "--json"))
-        return rows
+    return sending
 
 
 @pytest.fixture
@@ -91,14 +60,7 @@ def forwards(archive: Archive) -> list[dict[str, Any]]:
     ]
 
 
-def until(holds: Callable[[], bool]) -> None:
-    limit = time.monotonic() + BOUND_S
-    while not holds():
-        assert time.monotonic() < limit
-        time.sleep(0.1)
-
-
-def test_arrivals_become_jobs_of_forwarding(archive: Archive, send: Send, tmp_path: Path) -> None:
+def test_arrivals_become_jobs_of_forwarding(archive: Archive, sent: Send, tmp_path: Path) -> None:
     for title in ("NEAR", "FAR"):
         archive.pacs("peer", "add", title, "127.0.0.1", str(free_port()))
     archive.pacs(
@@ -116,7 +78,7 @@ def test_arrivals_become_jobs_of_forwarding(archive: Archive, send: Send, tmp_pa
     assert "each: fires, instance to NEAR" in said
     assert "  no: calling AE is CT? [MR1]" in said
 
-    send(*files)
+    sent(*files)
     until(lambda: len(forwards(archive)) >= 2)
     asked = {one["route"]: one for one in forwards(archive)}
     assert set(asked) == {"each", "whole"}
@@ -124,8 +86,8 @@ def test_arrivals_become_jobs_of_forwarding(archive: Archive, send: Send, tmp_pa
     assert (asked["each"]["destination"], asked["each"]["whole"]) == ("NEAR", False)
     assert (asked["whole"]["destination"], asked["whole"]["whole"]) == ("FAR", True)
 
-    send(write(ct(), tmp_path), source="MR1")
-    send(write(ct(), tmp_path), source="CT9")
+    sent(write(ct(), tmp_path), source="MR1")
+    sent(write(ct(), tmp_path), source="CT9")
     until(lambda: sum(one["route"] == "whole" for one in forwards(archive)) >= 2)
     studies = {one["study_instance_uid"] for one in forwards(archive) if one["route"] == "whole"}
     assert len(studies) == 2
@@ -157,6 +119,8 @@ def test_routes_are_switched_moved_and_removed(here: Here, tmp_path: Path) -> No
     assert here.json("route", "list") == []
     here("route", "import", str(kept))
     assert here("route", "export") == exported
+    removed = here("peer", "remove", "DEST", aside=True)
+    assert "still a destination of: r;" in removed
     here("route", "remove", "r")
 
 

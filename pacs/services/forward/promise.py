@@ -50,7 +50,9 @@ def ask(
     if answers.troubles:
         raise Permanent(f"the destination does not answer for them: {answers.troubles[0]}")
     if answers.failed:
-        raise Retry(_named(answers.failed, len(open_rows)))
+        lacking = _named(answers.failed, len(open_rows))
+        context.log(lacking)  # the job's last error goes once another attempt ended well
+        raise Retry(lacking)
     if not answers.offered:
         context.log("the destination does not offer Storage Commitment")
         return False
