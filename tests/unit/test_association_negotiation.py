@@ -19,8 +19,7 @@ from pacs.association.negotiation import (
     may_be_storage,
     negotiate,
 )
-from pacs.core.caller import Caller, Visibility
-from pacs.core.identifiers import SubscriberName
+from pacs.core.caller import Caller, SubscriberName, Visibility
 
 ORDER = Dicom().transfer_syntax_order
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
