@@ -23,6 +23,7 @@ from processing.codecs.frame import Form
 from processing.codecs.registry import CODECS
 from tests import raw_peer
 from tests.archive import Archive, Receiver, Tool, data_set_of, free_port, run, serving, storescp
+from tests.association_fakes import until
 from tests.e2e.test_outbox_orthanc import orthanc, rest
 from tests.keeping import ADMIN, opened
 from tests.raw_peer import IMPLICIT_LITTLE, STUDY_ROOT, Instance, Taken, identifier
@@ -245,7 +246,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, peer_tool: Tool) -> Iterator[
                 port = receivers[name].port if name in receivers else ports[name]
                 sending = SendingPolicy(associations=2, encoding=PeerEncoding(policy))
                 unserved.peers.add(ADMIN, name, "127.0.0.1", port, sending)
-        archive = stack.enter_context(serving(folder / "home"))
+        archive = stack.enter_context(serving(folder / "home", settings={"jobs.workers": "1"}))
         assert set(raw_peer.send(archive.port, map(instance, PLAIN.values()))) == {0}
         yield Site(archive=archive, receivers=receivers, ports=ports)
 
@@ -325,6 +326,16 @@ def test_a_move_compresses_for_storescp(
     assert files.keys() == PLAIN.keys()
     for path in files.values():
         check_lossless(peer_tool, path, COMPRESSING[destination][1], tmp_path)
+
+
+def test_forwarding_compresses_as_a_move_does(site: Site, peer_tool: Tool, tmp_path: Path) -> None:
+    site.archive.pacs("forward", "--to", "TAKES80", "--study", LOSSLESS_STUDY)
+    jobs = ("job", "list", "--kind", "forward.send")
+    assert until(lambda: all(one["ended_utc"] for one in site.archive.listed(*jobs)), 60)
+    files = by_uid(site.receivers["TAKES80"].taken())
+    assert files.keys() == PLAIN.keys()
+    for path in files.values():
+        check_lossless(peer_tool, path, ARC + "80", tmp_path)
 
 
 @pytest.mark.parametrize("destination", ["TAKES91", "TAKES81", "DEFLATED", "PLAINC"])
