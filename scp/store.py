@@ -4,12 +4,12 @@ Turns one C-STORE request into one call on ``Ingest`` and one Status. It
 decides nothing about what is kept or where.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from pacs.association.message import Offer, Operation, Request, Response
 from pacs.core import errors
-from pacs.core.caller import Right
+from pacs.core.caller import Caller, Right
 from pacs.services.store import Ingest
 from scp.service_class import ServiceClass
 
@@ -37,14 +37,27 @@ def store(request: Request, ingest: Ingest) -> Iterator[Response]:
 
 
 def service_class(
-    ingest: Ingest, sop_classes: Mapping[str, str], *, any_other_class: bool
+    ingest: Ingest,
+    sop_classes: Mapping[str, str],
+    *,
+    any_other_class: bool,
+    preferred: Callable[[Caller, str], Sequence[str]] | None = None,
 ) -> ServiceClass:
-    """Attach the service: every class of ``sop_classes``, in every transfer syntax offered."""
+    """Attach the service: every class of ``sop_classes``, in every transfer syntax offered.
+
+    ``preferred`` says in which of them a caller that retrieves gets a class from us.
+    """
+    # In C-GET we send: the peer that retrieves takes the SCP role (PS3.4 Section C.5.3).
+    offer = Offer(
+        sop_classes=sop_classes,
+        any_other_class=any_other_class,
+        scu_role=True,
+        preferred=preferred,
+    )
     return ServiceClass(
         name="Storage",
         standard="PS3.4 Annex B",
-        # In C-GET we send: the peer that retrieves takes the SCP role (PS3.4 Section C.5.3).
-        offers=(Offer(sop_classes=sop_classes, any_other_class=any_other_class, scu_role=True),),
+        offers=(offer,),
         operations={Operation.C_STORE: partial(store, ingest=ingest)},
         rights={Operation.C_STORE: Right.REGISTER},
         statuses=STATUSES,

@@ -25,7 +25,10 @@ OURS: tuple[Extension, ...] = (
     _service(
         "store",
         lambda archive: store.service_class(
-            archive.ingest, STORAGE, any_other_class=archive.settings.dicom.store_unknown_classes
+            archive.ingest,
+            STORAGE,
+            any_other_class=archive.settings.dicom.store_unknown_classes,
+            preferred=archive.retrieve.preferred,
         ),
     ),
     Extension(name="commitment", attach=commitment.attach),

@@ -86,7 +86,7 @@ def roles_of(primitive: A_ASSOCIATE) -> dict[str, Roles]:
     }
 
 
-def agree(request: A_ASSOCIATE, host: Host) -> Agreement:
+def agree(request: A_ASSOCIATE, host: Host, caller: Caller) -> Agreement:
     """Decide on what the peer proposed."""
     proposed = [
         Proposed(
@@ -101,6 +101,7 @@ def agree(request: A_ASSOCIATE, host: Host) -> Agreement:
         roles_of(request),
         offers=host.services.offers,
         order=host.settings.dicom.transfer_syntax_order,
+        caller=caller,
     )
 
 

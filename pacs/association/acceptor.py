@@ -116,7 +116,7 @@ class ServedAssociation(threading.Thread):
     def _accept(
         self, request: A_ASSOCIATE, caller: Caller, called: AETitle, stack: ExitStack
     ) -> Exchange:
-        agreement = agree(request, self._host)
+        agreement = agree(request, self._host, caller)
         classes = frozenset(one.abstract_syntax for one in agreement.accepted.values())
         bounds = self._bounds
         try:

@@ -4,7 +4,7 @@ Handlers never meet pynetdicom. The loop underneath may change; these two do not
 """
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -43,6 +43,8 @@ class Offer:
     syntax a peer may offer. ``scu_role`` is for peers that turn the roles
     around with SCP/SCU Role Selection (C-GET, PS3.7 D.3.3.4): we then act as
     SCU. ``any_other_class`` extends the offer to SOP Classes nobody listed.
+    ``preferred`` names the syntaxes, best first, in which a caller is to get a
+    SOP Class from us where it turns the roles around and leaves us the choice.
     ``extended`` answers SOP Class Extended Negotiation (PS3.7 D.3.3.5): the
     peer's application information in, ours out.
     """
@@ -51,6 +53,7 @@ class Offer:
     transfer_syntaxes: tuple[str, ...] = ()
     scu_role: bool = False
     any_other_class: bool = False
+    preferred: Callable[[Caller, str], Sequence[str]] | None = None
     extended: Callable[[bytes], bytes] | None = None
 
 

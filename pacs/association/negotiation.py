@@ -12,6 +12,7 @@ from pynetdicom.service_class import ServiceClass, StorageServiceClass
 from pynetdicom.sop_class import uid_to_service_class
 
 from pacs.association.message import Offer
+from pacs.core.caller import Caller
 from pacs.core.identifiers import is_uid
 
 ACCEPTED: Final = 0
@@ -71,6 +72,10 @@ class Roles:
 
     scu: bool
     scp: bool
+
+
+_RECEIVES_ONLY: Final = Roles(scu=False, scp=True)
+"""The requestor of a C-GET takes the SCP role, PS3.4 Section C.5.3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +138,12 @@ def negotiate(
     *,
     offers: Sequence[Offer],
     order: Sequence[str],
+    caller: Caller | None = None,
 ) -> Agreement:
-    """Answer a proposal. Source: PS3.8 Section 9.3.3.2, PS3.7 D.3.3.4."""
+    """Answer a proposal. Source: PS3.8 Section 9.3.3.2, PS3.7 D.3.3.4.
+
+    What an offer prefers for ``caller`` goes before ``order`` where it only receives from us.
+    """
     answers: dict[str, Roles] = {}
     contexts = []
     for one in proposed:
@@ -147,7 +156,10 @@ def negotiate(
             and any((agreed_roles.scu, agreed_roles.scp))
         ):
             answers[one.abstract_syntax] = agreed_roles
-        contexts.append(_agreed(one, matching, roles=agreed_roles, order=order))
+        wanted: tuple[str, ...] = ()
+        if caller is not None and agreed_roles == _RECEIVES_ONLY:
+            wanted = _preferred(one.abstract_syntax, matching, caller)
+        contexts.append(_agreed(one, matching, roles=agreed_roles, order=(wanted, order)))
     return Agreement(contexts=tuple(contexts), roles=answers)
 
 
@@ -158,11 +170,19 @@ def _roles(asked: Roles | None, offers: tuple[Offer, ...]) -> Roles:
 
 
 def _agreed(
-    proposed: Proposed, offers: tuple[Offer, ...], *, roles: Roles | None, order: Sequence[str]
+    proposed: Proposed,
+    offers: tuple[Offer, ...],
+    *,
+    roles: Roles | None,
+    order: tuple[Sequence[str], Sequence[str]],
 ) -> Agreed:
+    wanted, groups = order
     result, syntax = ABSTRACT_SYNTAX_UNSUPPORTED, None
     if roles is not None:
-        syntax = choose_syntax(proposed.transfer_syntaxes, _acceptable(offers), order)
+        preferred = (one for one in wanted if one in proposed.transfer_syntaxes)
+        syntax = next(preferred, None) or choose_syntax(
+            proposed.transfer_syntaxes, _acceptable(offers), groups
+        )
         result = TRANSFER_SYNTAXES_UNSUPPORTED if syntax is None else ACCEPTED
         if not (roles.scu or roles.scp):
             result = USER_REJECTION
@@ -173,6 +193,17 @@ def _agreed(
         transfer_syntax=syntax or next(iter(proposed.transfer_syntaxes), _SYNTAX),
         as_scp=roles is not None and roles.scu,
         as_scu=roles is not None and roles.scp,
+    )
+
+
+def _preferred(sop_class_uid: str, offers: tuple[Offer, ...], caller: Caller) -> tuple[str, ...]:
+    acceptable = _acceptable(offers)
+    return tuple(
+        syntax
+        for offer in offers
+        if offer.preferred is not None
+        for syntax in offer.preferred(caller, sop_class_uid)
+        if acceptable is None or syntax in acceptable
     )
 
 

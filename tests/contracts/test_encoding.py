@@ -15,7 +15,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.sequence import Sequence
 
 from config.settings import Retrieve
-from pacs.core.errors import TranscodingInterrupted, EncodingUnproved, TranscodingFailed
+from pacs.core.errors import EncodingUnproved, TranscodingFailed, TranscodingInterrupted
 from pacs.core.identifiers import TransferSyntaxUID
 from processing.codecs import jpeg_2000, registry
 from processing.codecs.frame import Form, Samples

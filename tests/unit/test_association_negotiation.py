@@ -1,5 +1,7 @@
 """Negotiation as a pure function. PS3.7 Annex D.3, PS3.8 Section 9.3.3.2."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from pacs.association.negotiation import (
     may_be_storage,
     negotiate,
 )
+from pacs.core.caller import Caller, SubscriberName, Visibility
 
 ORDER = Dicom().transfer_syntax_order
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
@@ -44,6 +47,34 @@ def one(
     proposed = Proposed(context_id=1, abstract_syntax=uid, transfer_syntaxes=offered)
     asked = {} if roles is None else {uid: roles}
     return negotiate([proposed], asked, offers=offers, order=ORDER)
+
+
+RECEIVER = Caller(
+    subscriber=SubscriberName("x"), rights=frozenset(), visibility=Visibility(everything=True)
+)
+PREFERRING = replace(GET, preferred=lambda caller, uid: (RLE, J2K) if uid == CT else ())
+
+
+@pytest.mark.parametrize(
+    ("roles", "offered", "chosen"),
+    [
+        (Roles(scu=False, scp=True), (EXPLICIT, J2K, RLE), RLE),
+        (Roles(scu=False, scp=True), (EXPLICIT, J2K), J2K),
+        (Roles(scu=False, scp=True), (IMPLICIT, EXPLICIT), EXPLICIT),
+        (Roles(scu=True, scp=True), (EXPLICIT, RLE), EXPLICIT),
+        (None, (EXPLICIT, RLE), EXPLICIT),
+    ],
+)
+def test_what_an_offer_prefers_goes_first_to_who_only_receives(
+    roles: Roles | None, offered: tuple[str, ...], chosen: str
+) -> None:
+    proposed = Proposed(context_id=1, abstract_syntax=CT, transfer_syntaxes=offered)
+    asked = {} if roles is None else {CT: roles}
+    found = negotiate([proposed], asked, offers=(PREFERRING,), order=ORDER, caller=RECEIVER)
+    assert found.accepted[1].transfer_syntax == chosen
+    limited = replace(PREFERRING, transfer_syntaxes=(EXPLICIT, IMPLICIT))
+    found = negotiate([proposed], asked, offers=(limited,), order=ORDER, caller=RECEIVER)
+    assert found.accepted[1].transfer_syntax == EXPLICIT
 
 
 @given(syntaxes)

@@ -15,12 +15,14 @@ from pydicom import dcmread
 
 from bench import (
     codecs,
+    compressing,
     dimse,
     extremes,
     forward,
     machine,
     report,
     rows,
+    sink,
     studies,
     targets,
 )
@@ -29,6 +31,7 @@ from bench.measure import KIB, Watch, cpu_s, kib_of, status_bytes, ticks_of, tre
 from bench.peers import OURS, PEERS
 from bench.results import MIB, Results, Spread, Unit, turns
 from bench.servers import LOOPBACK
+from tests.archive import data_set_of
 from tests.peers import find as find_tool
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -155,8 +158,24 @@ def test_what_is_retrieved_is_stored_before() -> None:
 def test_every_target_is_about_a_row_and_a_peer_there_is() -> None:
     names = {one.name for one in PEERS}
     keys = {one.key for one in rows.ROWS} | {"find-id", "find-date", "find-name", forward.FORWARD}
+    keys |= set(map(compressing.move_key, compressing.SYNTAXES))
     assert {one.row for one in targets.TARGETS} <= keys
     assert {one.against for one in targets.TARGETS} <= names
+
+
+def test_a_target_without_bounds_informs() -> None:
+    made = Results()
+    name = "JPEG-LS"
+    compressing.declare(made)
+    target = targets.Target(
+        row=compressing.move_key(name), against=OURS, against_row=compressing.encode_key(name)
+    )
+    assert targets.judged(made, target).met == "not measured"
+    made.begin(1)
+    made.add(compressing.move_key(name), OURS, 3.0)
+    made.add(compressing.encode_key(name), OURS, 6.0)
+    found = targets.judged(made, target)
+    assert (found.measured, found.met) == ("0.50×", "for information")
 
 
 # --- what a server costs -------------------------------------------------------------
@@ -417,6 +436,40 @@ def test_codecs_are_measured_and_compress_the_ct_of_the_benchmark(
     }
     assert set(by_name) == set(codecs.NAMES.values())
     assert all(ratio >= 2.2 for name, ratio in by_name.items() if name != "RLE")
+
+
+# --- compressing on the way ------------------------------------------------------------
+
+
+def test_what_arrived_compressed_is_compared(tmp_path: Path) -> None:
+    (study,) = studies.image_studies(tmp_path, modality="MR", studies=1, instances=3)
+    arrived = [data_set_of(one) for one in study.files]
+    taken = sink.Sink(port=0, transfer_syntax_uid="1.2.840.10008.1.2.1", taken=arrived)
+    compressing.check(study, taken)
+    whole = arrived[1]
+    arrived[1] = whole[:-1] + bytes([whole[-1] ^ 1])
+    with pytest.raises(Wrong, match="other samples"):
+        compressing.check(study, taken)
+    arrived[1] = arrived[0]
+    with pytest.raises(Wrong, match="arrived twice"):
+        compressing.check(study, taken)
+    del arrived[1]
+    with pytest.raises(Wrong, match="2 of 3"):
+        compressing.check(study, taken)
+
+
+@pytest.mark.slow
+def test_a_study_is_compressed_for_every_destination(tmp_path: Path) -> None:
+    if find_tool("storescu") is None:
+        pytest.skip("dcmtk is missing")
+    made = Results()
+    compressing.declare(made)
+    compressing.run(tmp_path, made, instances=4, rounds=1)
+    assert made.failures == {}
+    for name in compressing.SYNTAXES:
+        for key in (compressing.move_key, compressing.alone_key, compressing.encode_key):
+            found = made.figures(key(name), OURS)
+            assert found is not None and found.least > 0
 
 
 # --- the smallest run ----------------------------------------------------------------

@@ -20,12 +20,13 @@ from dataclasses import dataclass
 
 from config.settings import Retrieve as RetrieveSettings
 from pacs.core.errors import PeerUnreachable
+from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
 from pacs.core.ports import InstanceStore, RetrieveIndex
 from pacs.core.records import Held, Originator, Peer, PeerEncoding
 from pacs.core.sending_ports import Delivery, Sender, Transcoder
 from pacs.services.delivery.ahead import Ahead
 from pacs.services.delivery.choice import Choice
-from pacs.services.delivery.contexts import Chosen, Group, associations_for
+from pacs.services.delivery.contexts import FALLBACKS, Chosen, Group, associations_for
 from pacs.services.delivery.crew import Crew, Opening
 from pacs.services.delivery.fate import Fate, Shipped
 from pacs.services.delivery.payloads import Payloads, Prepare
@@ -165,6 +166,13 @@ class Shipping:
         """Send on an association that is open (C-GET): of what was accepted there, what fits best."""
         choice = Choice(encoding, self._transcoder, self._settings)
         return Way(waiting, delivery, self._payloads(choice, None, associations=1), None)
+
+    def preferred(
+        self, encoding: PeerEncoding, sop_class: SOPClassUID
+    ) -> Sequence[TransferSyntaxUID]:
+        """List what is worth choosing for a class where one context proposes several syntaxes."""
+        choice = Choice(encoding, self._transcoder, self._settings)
+        return choice.wanted(sop_class, FALLBACKS)
 
     def waiting(self, chosen: Sequence[Chosen]) -> Waiting:
         """What is chosen, to be taken in order."""

@@ -16,7 +16,7 @@ from pacs.core.errors import (
     PeerUnreachable,
     TooManyMatches,
 )
-from pacs.core.identifiers import AETitle
+from pacs.core.identifiers import AETitle, SOPClassUID
 from pacs.core.ports import Records, RetrieveIndex, Snapshots
 from pacs.core.records import Originator, PeerEncoding, Progress, Selection, Usage
 from pacs.core.sending_ports import Delivery
@@ -104,8 +104,7 @@ class Retrieve:
         chosen = self._select(caller, selection)
         tally = Tally(len(chosen))
         waiting = self._shipping.waiting(chosen)
-        known = self._snapshots.current().peers.get(AETitle(caller.ae_title))
-        encoding = PeerEncoding.AS_STORED if known is None else known.encoding
+        encoding = self._encoding_of(caller)
         with self._usage_of(caller, tally, caller.ae_title):
             yield tally.progress()
             with closing(self._shipping.way(delivery, waiting, encoding)) as way:
@@ -119,6 +118,18 @@ class Retrieve:
                     yield tally.progress()
             tally.vanished(waiting.vanished())
         yield tally.last()
+
+    def preferred(self, caller: Caller, sop_class_uid: str) -> Sequence[str]:
+        """List the syntaxes, best first, in which ``caller`` is to get what is stored uncompressed.
+
+        For contexts that propose several: one of them is chosen before it is known what is retrieved.
+        """
+        encoding = self._encoding_of(caller)
+        return self._shipping.preferred(encoding, SOPClassUID(sop_class_uid))
+
+    def _encoding_of(self, caller: Caller) -> PeerEncoding:
+        known = self._snapshots.current().peers.get(AETitle(caller.ae_title))
+        return PeerEncoding.AS_STORED if known is None else known.encoding
 
     def _select(self, caller: Caller, selection: Selection) -> Sequence[Chosen]:
         limit = self._settings.max_instances
