@@ -59,8 +59,9 @@ def test_what_may_have_left_is_in_doubt_and_what_never_began_is_not() -> None:
         yield None
 
     records = SimpleNamespace(transaction=transaction)
+    desk = SimpleNamespace(sent=sent, records=records, settings=SimpleNamespace(window=50))
     run = Run(destination=AETitle("DEST"), job=1, number=1)
-    trip = Trip(cast(Desk, SimpleNamespace(sent=sent, records=records)), run, admin("test"))
+    trip = Trip(cast(Desk, desk), run, admin("test"), [])
     under_way, never = held("under way"), held("never")
     shipment = Aborted(trip, [under_way, never], [never])
     trip.go(cast(Shipment, shipment), lambda: False)
