@@ -143,7 +143,10 @@ def read(data_set: bytes, transfer_syntax_uid: str) -> Dataset:
 @contextmanager
 def all_cores() -> Iterator[ProcessPoolExecutor]:
     """Give a process per core, begun anew: what they import is imported before anything is timed."""
-    with ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn")) as cores:
+    # A session each, as the archive's workers have: a busy kernel shares its time out by sessions.
+    with ProcessPoolExecutor(
+        os.cpu_count() or 1, mp_context=get_context("spawn"), initializer=os.setsid
+    ) as cores:
         yield cores
 
 
