@@ -86,8 +86,8 @@ class JobTable(Protocol):
     ) -> Claim | None:
         """Lease the next job of a queue: the highest priority, or the oldest. Nobody else gets it.
 
-        Nothing of a held queue. No second one that is alone while one runs, and
-        those always by priority and then by number, also after they were put back.
+        Nothing of a held queue. No second one that is alone while one runs; those of
+        one priority always by number, also after they were put back.
         """
         ...
 

@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -20,7 +21,7 @@ from pacs.jobs.keeper import Keeper
 from pacs.jobs.kinds import JobKind, base_of, decoded
 
 _LOG = logging.getLogger("pacs.jobs")
-_OLDEST_EVERY = 8  # claims: one in so many takes the oldest, so that no priority starves another
+_OLDEST_EVERY = 8  # claims of a queue: one takes the oldest, so that no priority starves another
 _UNKNOWN_AGAIN_S = 60.0
 _LEAST_HOLD_S = 0.1
 _DATABASE_AGAIN_S = 1.0
@@ -46,7 +47,7 @@ class Worker:
         self._queues = frozenset(queues)
         self._wake = wake
         self._one_at_a_time = threading.Lock()
-        self._claims = 0
+        self._claims: Counter[str] = Counter()  # of each queue since the oldest was taken
         self._last = ""
 
     def work(self, stopping: threading.Event) -> None:
@@ -76,14 +77,15 @@ class Worker:
         for queue in self._in_turn(self._table.queues()):
             if more:
                 self._wake(queue)  # there is more than we can do: somebody else may help
-            self._claims += 1
+            oldest = self._claims[queue] >= _OLDEST_EVERY - 1
             claim = self._table.claim(
-                queue,
-                self._keeper.owner,
-                self._settings.lease_s,
-                oldest=self._claims % _OLDEST_EVERY == 0,
+                queue, self._keeper.owner, self._settings.lease_s, oldest=oldest
             )
             if claim is not None:
+                # Counted over all queues, the oldest could be the turn of the same one each time.
+                self._claims[queue] += 1
+                if oldest:
+                    del self._claims[queue]
                 self._last = queue
                 return claim
         return None

@@ -1,8 +1,9 @@
 """Statements by which jobs are found and taken: their time depends on no number of rows that wait.
 
 Of a queue the first job that may run beside others and the first that runs
-alone are looked at, each in the first row of its part of an index. Decides the
-order within a queue; whose turn it is among queues is the worker's to say.
+alone are looked at, each in the first row of its part of an index; the oldest
+that runs alone among the first rows of each priority. Decides the order within
+a queue; whose turn it is among queues is the worker's to say.
 """
 
 import secrets
@@ -28,6 +29,24 @@ QUEUES = (
 )
 """Queues of which something may be begun, given the time now."""
 
+_FIRST_ALONE = (
+    "SELECT id FROM job WHERE state = 'waiting' AND queue = ? AND alone = 1 "
+    "ORDER BY priority DESC, id LIMIT 1"
+)
+# The first of each priority there is, each found where its part of the index begins; of these the
+# oldest. Asked for by number alone it would need an index of its own, which every job would pay for.
+_OLDEST_ALONE = (
+    "WITH RECURSIVE rank (queue, priority) AS (SELECT queue, priority FROM (SELECT queue, priority "
+    "FROM job WHERE state = 'waiting' AND queue = ? AND alone = 1 "
+    "ORDER BY priority DESC, id LIMIT 1) AS top "
+    "UNION ALL SELECT rank.queue, (SELECT MAX(j.priority) FROM job j WHERE j.state = 'waiting' "
+    "AND j.queue = rank.queue AND j.alone = 1 AND j.priority < rank.priority) FROM rank "
+    "WHERE rank.priority IS NOT NULL) "
+    "SELECT MIN((SELECT j.id FROM job j WHERE j.state = 'waiting' AND j.queue = rank.queue "
+    "AND j.alone = 1 AND j.priority <= rank.priority ORDER BY j.priority DESC, j.id LIMIT 1)) "
+    "FROM rank WHERE rank.priority IS NOT NULL"
+)
+
 
 def claim_sql(dialect: Dialect, *, oldest: bool) -> str:
     """Make the statement that takes the next job of a queue. ``claim_params`` are its values."""
@@ -39,8 +58,8 @@ def claim_sql(dialect: Dialect, *, oldest: bool) -> str:
     )
     # Not the first that is free but the first: one that is being put back is not overtaken.
     alone = (
-        "SELECT id, priority FROM job WHERE state = 'waiting' AND id = (SELECT id FROM job "
-        "WHERE state = 'waiting' AND queue = ? AND alone = 1 ORDER BY priority DESC, id LIMIT 1) "
+        "SELECT id, priority FROM job WHERE state = 'waiting' AND id = "
+        f"({_OLDEST_ALONE if oldest else _FIRST_ALONE}) "
         "AND NOT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND queue = ? AND alone = 1)"
         f"{locked}"
     )

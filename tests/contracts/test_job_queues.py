@@ -170,7 +170,35 @@ def test_the_oldest_is_the_first_asked_for_whatever_the_clocks_said(
     while (claim := taken(table, oldest=True)) is not None:
         order.append(claim.payload)
         done(table, claim)
-    assert order == ["a", "b", "c", "e", "d"]
+    assert order == ["a", "b", "c", "d", "e"]
+
+
+@pytest.mark.parametrize("urgent", [(1,), (9, 1), (-1, 3, 2)])
+def test_one_alone_of_low_priority_is_served_while_others_keep_coming(
+    urgent: tuple[int, ...], table: JobTable, database: Database
+) -> None:
+    """Also one between the highest and the lowest that keep coming."""
+    ask(database, alone("new 0", priority=9), alone("low"), alone("low too"))
+    order = []
+    for number in range(1, 41):
+        ask(database, *(alone(f"new {number}", priority=one) for one in urgent))
+        claim = claimed(table, oldest=number % 8 == 0)
+        order.append(claim.payload)
+        done(table, claim)
+    assert [order.index("low"), order.index("low too")] == [7, 15]
+
+
+def test_the_oldest_alone_is_of_its_own_queue_and_waits_for_the_one_that_runs(
+    table: JobTable, database: Database
+) -> None:
+    ask(database, alone("elsewhere", queue="r"), asked("beside", queue="r", priority=-5))
+    ask(database, alone("a"), alone("b", priority=-3), alone("c", priority=3))
+    first = claimed(table, oldest=True)
+    assert first.payload == "a"
+    assert taken(table, oldest=True) is None
+    done(table, first)
+    assert claimed(table, oldest=True).payload == "b"
+    assert [claimed(table, "r", oldest=True).payload for _ in "ab"] == ["elsewhere", "beside"]
 
 
 class Crowd:

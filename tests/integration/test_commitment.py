@@ -242,6 +242,59 @@ def test_nothing_by_the_deadline_fails_and_a_retry_asks_anew(bench: Bench) -> No
     assert len({one.uid for one in bench.sender.asked}) == 2
 
 
+@pytest.mark.parametrize("keep_s", [0, 3_600])
+def test_a_peer_that_leaves_at_each_request_is_not_asked_for_ever(
+    bench: Bench, keep_s: float
+) -> None:
+    def leaves(_: Transaction) -> None:
+        raise PeerUnreachable("aborted")
+
+    bench.sender.during = leaves
+    context = bench.context()
+    began_s = time.monotonic()
+    with pytest.raises(Permanent, match="THERE said nothing of 3 instances within 1 s"):
+        while time.monotonic() < began_s + 60:
+            with pytest.raises(Hold):
+                bench.run(context, deadline_s=1, keep_s=keep_s)
+            time.sleep(0.1)
+    assert time.monotonic() >= began_s + 1, "it has all of its time"
+    assert len(bench.sender.asked) > 1
+    with pytest.raises(Hold):  # tried again by a person: with the whole time
+        bench.run(context, deadline_s=3_600)
+
+
+def test_a_peer_that_was_away_past_the_deadline_is_asked_and_waited_for(bench: Bench) -> None:
+    def leaves(_: Transaction) -> None:
+        raise PeerUnreachable("aborted")
+
+    bench.sender.during = leaves
+    context = bench.context(6)
+    with pytest.raises(Hold):
+        bench.run(context, deadline_s=0.001, most=3)
+    time.sleep(0.1)
+    bench.sender.refuses = PeerUnreachable("away")
+    with pytest.raises(Hold):
+        bench.run(context, most=3)
+    bench.sender.refuses = None
+    taken: list[int] = []
+
+    def leaves_at_the_second(one: Transaction) -> None:
+        taken.append(one.first)
+        if one.first == 3:
+            raise PeerUnreachable("aborted")
+
+    bench.sender.during = leaves_at_the_second
+    with pytest.raises(Hold):  # the second is begun for the first time
+        bench.run(context, most=3)
+    bench.sender.during = bench.report
+    with pytest.raises(Postpone):
+        bench.run(context, most=3)
+    assert taken == [0, 3]
+    bench.report(bench.sender.asked[1])
+    bench.run(context, most=3)
+    assert context.result == {"offered": True, "committed": 6, "failed": {}}
+
+
 def test_what_is_over_is_forgotten_after_its_time(bench: Bench) -> None:
     context = bench.context()
     with pytest.raises(Permanent):  # soon over: the first look may already be too late

@@ -212,6 +212,20 @@ def test_a_long_queue_starves_no_other(archive: Archive) -> None:
     assert [at for at, one in enumerate(order) if one == "default:short"][-1] < 10
 
 
+def test_in_each_of_several_queues_the_eighth_is_the_oldest(archive: Archive) -> None:
+    """Queues that take turns do not share the count: it would come round at the same one."""
+    queues = ("default:alpha", "default:beta")
+    for queue in queues:
+        ask(archive, job("count", 1, queue=queue, alone=True, priority=-1))
+        ask(archive, *(job("count", 1, queue=queue, alone=True) for _ in range(12)))
+    worked(archive)
+    for queue in queues:
+        begun = archive.database.execute(
+            "SELECT priority FROM job WHERE queue = ? ORDER BY started_utc, id", (queue,)
+        )
+        assert [row[0] for row in begun].index(-1) == 7, queue
+
+
 def test_a_worker_serves_its_queues_only(archive: Archive) -> None:
     ask(archive, job("count", 1, queue="part:a"), job("count", 2, queue="partner"), job("count", 3))
     with hands(archive, "part") as worker:

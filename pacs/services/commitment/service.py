@@ -136,11 +136,17 @@ class Commitments:
             first=first,
             references=references,
         )
+        late = self._is_late(transaction)  # looked at first: what is begun may have it forgotten
         # Durable before the request leaves: its report must find it, whatever happens to us.
         self._rows.begin(
             transaction, deadline_s=self._settings.deadline_s, keep_s=self._settings.keep_s
         )
-        status = asking.ask(transaction)
+        try:
+            status = asking.ask(transaction)
+        except PeerUnreachable as gone:
+            if late:
+                raise self._silent(context, len(references)) from gone
+            raise
         if status in _SUCCEEDED or status >> 12 == 0xB:
             self._rows.asked(transaction.uid)
             context.log(f"asked for {len(references)} instances, transaction {transaction.uid}")
@@ -150,6 +156,20 @@ class Commitments:
         if status in _NOT_OFFERED:
             raise ServiceNotOffered(said)
         raise Permanent(said) if status in _NEVER else Retry(said)
+
+    def _is_late(self, transaction: Transaction) -> bool:
+        """Tell whether the same was begun so long ago that an answer is due, and had none.
+
+        A peer that associates and leaves at each request would else be asked for ever: each
+        request has a deadline of its own. One that is only away is waited for.
+        """
+        first, last = transaction.first, transaction.first + len(transaction.references)
+        now = self._rows.now()
+        return any(
+            one.deadline_utc <= now and one.first < last and first < one.first + one.count
+            for one in self._rows.standing(transaction.job)
+            if not one.asked and one.outcome is None
+        )
 
     def _listen(self, context: JobContext[CommitmentWork], asking: CommitmentAsking) -> None:
         """Stay for the reports, as long as the peer does; it may also report on one it opens."""
@@ -195,16 +215,19 @@ class Commitments:
     ) -> None:
         deadline = min(one.deadline_utc for one in open_ones)
         if now >= deadline:
-            self._rows.over(context.id)
-            silent = sum(one.count for one in open_ones)
-            raise Permanent(
-                f"{context.payload.destination} said nothing of {silent} instances"
-                f" within {self._settings.deadline_s:g} s"
-            )
+            raise self._silent(context, sum(one.count for one in open_ones))
         waited_s = (now - max(one.asked_utc for one in open_ones)).total_seconds()
         pause_s = max(_LEAST_PAUSE_S, min(_MOST_PAUSE_S, waited_s * _PAUSE_PER_WAITED))
         rest_s = (deadline - now).total_seconds()
         raise Postpone("waits for the report", after_s=min(pause_s, rest_s))
+
+    def _silent(self, context: JobContext[CommitmentWork], count: int) -> Permanent:
+        """End what was asked; a job that is tried again asks anew, with the whole time."""
+        self._rows.over(context.id)
+        return Permanent(
+            f"{context.payload.destination} said nothing of {count} instances"
+            f" within {self._settings.deadline_s:g} s"
+        )
 
 
 def _unreported(standing: Sequence[Standing]) -> list[Standing]:
