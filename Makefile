@@ -47,8 +47,8 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m tests.peers
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
-	@# pynetdicom's own tests change pynetdicom for the whole process: in one of their own.
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS) tests/upstream
+	@# pynetdicom's own tests change pynetdicom for the whole process: in one of their own, by one.
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS) -n 0 tests/upstream
 
 check: $(READY)
 	$(BIN)/ruff format --check .

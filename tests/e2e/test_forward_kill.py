@@ -14,6 +14,7 @@ import pytest
 
 from pacs.app.archive import Archive
 from pacs.core.sent import SentState
+from pacs.core.work import JobState, Policy
 from tests import brokers
 from tests.archive import PACS, REPOSITORY, Tool, data_set_of, environment
 from tests.forwarding import Writer, ask, record, until, used, work, writer
@@ -23,7 +24,8 @@ STUDIES, INSTANCES = 250, 2
 DESTINATIONS = tuple(f"TO{number}" for number in range(8))
 JOBS = STUDIES * len(DESTINATIONS)
 WORKERS, WORKER_KILLS, SERVER_KILLS = 3, 9, 2
-BOUND_S = 300.0
+BOUND_S = 240.0
+MOST_CRASHES = Policy().max_crashes
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -117,6 +119,14 @@ def done(archive: Archive) -> int:
     return int(next(rows)[0])
 
 
+def all_done(archive: Archive) -> bool:
+    """Whether all is done; what chance has killed three times is tried again, as an administrator would."""
+    for one in archive.jobs.list(ADMIN, state=JobState.FAILED):
+        assert one.crashes == MOST_CRASHES, one.last_error
+        archive.jobs.retry(ADMIN, one.id)
+    return done(archive) == JOBS
+
+
 def harassed(archive: Archive, server: Server, forget: Callable[[], None]) -> int:
     """Kill workers, now and then everything, until all is done or it is enough; gives how often."""
     chance, killed = random.Random(11), 0
@@ -171,7 +181,7 @@ def test_each_object_arrives_though_workers_and_servers_are_killed(
         server = stack.enter_context(serving(home, url, settings))
         until(lambda: done(archive) > 20, BOUND_S)
         assert harassed(archive, server, forget) > 5
-        until(lambda: done(archive) == JOBS, BOUND_S)
+        until(lambda: all_done(archive), BOUND_S)
         assert server.terminate() == 0
         lost = [check(archive, name, one) for name, one in receivers.items()]
         assert sum(lost) <= (WORKER_KILLS + WORKERS * SERVER_KILLS) * INSTANCES
