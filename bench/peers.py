@@ -73,7 +73,8 @@ def ours(folder: Path, sinks: Sinks, settings: Mapping[str, str] | None = None) 
             pacs("--home", home, *command), check=True, stdout=subprocess.DEVNULL, env=environment
         )
     serve = pacs("--home", home, "serve", "--port", str(port))
-    with running(serve, port, folder / "server.log", environment=environment) as process:
+    log = folder / "server.log"
+    with running(serve, port, log, environment=environment, ready="PACS listens") as process:
         yield Server(ae_title="PACS", port=port, pid=process.pid, folder=folder)
 
 

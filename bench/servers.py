@@ -35,9 +35,18 @@ def archive(home: Path) -> Iterator[int]:
 
 @contextmanager
 def running(
-    command: Sequence[str], port: int, log: Path, *, environment: Mapping[str, str] = WITHOUT_NAGLE
+    command: Sequence[str],
+    port: int,
+    log: Path,
+    *,
+    environment: Mapping[str, str] = WITHOUT_NAGLE,
+    ready: str = "",
 ) -> Iterator[Process]:
-    """Run a server until the block ends; its output goes to ``log``."""
+    """Run a server until the block ends; its output goes to ``log``.
+
+    It is waited for until it takes a connection and, where it is one of several processes, has
+    said ``ready``: the time of its start is no part of what is measured.
+    """
     with log.open("wb") as output:
         server = subprocess.Popen(
             command,
@@ -47,7 +56,7 @@ def running(
             env=environment,
         )
         try:
-            _wait(server, port, log)
+            _wait(server, port, log, ready)
             yield server
         finally:
             server.terminate()
@@ -66,15 +75,16 @@ def free_port() -> int:
     return port
 
 
-def _wait(server: Process, port: int, log: Path) -> None:
+def _wait(server: Process, port: int, log: Path, ready: str) -> None:
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end:
         if server.poll() is not None:
             break
         try:
             socket.create_connection((LOOPBACK, port), timeout=1).close()
+            if ready in log.read_text(errors="replace"):
+                return
         except OSError:
-            time.sleep(0.05)
-        else:
-            return
+            pass
+        time.sleep(0.05)
     raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')}")
