@@ -1,7 +1,7 @@
 """Compression at rest: what was received comes back byte for byte, whatever happens on the way."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from pacs.app.archive import Archive
 from pacs.core.attributes import Level
 from pacs.core.forms import SYNTAXES, Outcome
-from pacs.core.records import StoreOutcome
+from pacs.core.records import Payload, PeerEncoding, SendOutcome, StoreOutcome
 from storage.database.tables import Kind
 from tests.forms import (
     EXPLICIT,
@@ -119,6 +119,44 @@ def test_what_is_sent_again_is_held_already(url: str, tmp_path: Path) -> None:
         compress(archive)
         tidy(archive)
         indexed(archive)
+
+
+class Taking:
+    """A receiver of uncompressed syntaxes that remembers what it is sent."""
+
+    last_status: int | None = 0
+
+    def __init__(self) -> None:
+        self.got: dict[str, tuple[str, bytes]] = {}
+
+    def accepted(self, sop_class_uid: str) -> tuple[str, ...]:
+        return (EXPLICIT, "1.2.840.10008.1.2")
+
+    def send(self, payload: Payload, originator: object, following: object = None) -> SendOutcome:
+        wire = Path(payload.path).read_bytes()[payload.offset :]
+        self.got[payload.sop_instance_uid] = (payload.transfer_syntax_uid, wire)
+        return SendOutcome.SUCCESS
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def test_who_takes_the_syntax_it_came_in_gets_it_bit_for_bit(tmp_path: Path) -> None:
+    with started(tmp_path) as archive:
+        for sop, (syntax, wire) in ODD.items():
+            keep_bytes(archive, wire, sop, syntax)
+        compress(archive)
+        rows = archive.database.execute(
+            "SELECT id, sop_class_uid, transfer_syntax_uid FROM instance"
+        )
+        waiting, taking = archive.shipping.waiting(list(rows)), Taking()
+        with closing(archive.shipping.way(taking, waiting, PeerEncoding.AS_STORED)) as way:  # type: ignore[arg-type]
+            while way.send_next() is not None:
+                continue
+        sendable = {sop: one for sop, one in ODD.items() if one[0] in taking.accepted("")}
+        assert len(sendable) > 5
+        assert {sop: taking.got[sop] for sop in sendable} == sendable
 
 
 def test_the_same_compressed_by_the_sender_is_held_already(tmp_path: Path) -> None:
