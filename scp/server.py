@@ -166,8 +166,8 @@ class Server:
         handler = service_class.operations.get(request.operation)
         if handler is None:
             raise OperationUnsupported
-        self._gate.allow(request.caller, service_class.rights[request.operation])
-        responses = handler(request)
+        caller = self._gate.allow(request.caller, service_class.rights[request.operation])
+        responses = handler(replace(request, caller=caller))
         try:
             yield from responses
         finally:

@@ -58,9 +58,13 @@ class FakeGate:
             identity_response=self.identity_response,
         )
 
-    def allow(self, caller: Caller, right: Right) -> None:
+    def allow(self, caller: Caller, right: Right, purpose: str = "") -> Caller:
         if right in self.denied:
             raise NotAuthorized
+        return caller
+
+    def stands(self, caller: Caller) -> bool:
+        return True
 
 
 class FakeAudit:

@@ -14,8 +14,8 @@ from pacs.app.archive import Archive
 from pacs.app.extension import Attached, Extension
 from pacs.association.message import Offer, Operation, Request, Response
 from pacs.core.caller import Right
+from pacs.core.events import Addressee, Event
 from pacs.core.identifiers import AETitle, Registrant, SOPClassUID, SOPInstanceUID
-from pacs.core.records import Addressee, Event
 from pacs.services.outbox import event_information
 from scp.service_class import ServiceClass
 from tests.pynetdicom_hold import hold

@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset
 
 from pacs.core.caller import Caller
 from pacs.core.event_ports import EventWay
+from pacs.core.events import EventOutcome
 from pacs.core.identifiers import AETitle, TransferSyntaxUID
 from pacs.core.ports import Incoming
-from pacs.core.records import EventOutcome
 from pacs.core.sending_ports import Delivery
 
 

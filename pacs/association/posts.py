@@ -23,7 +23,7 @@ from pacs.association.intake import Arrived
 from pacs.association.message import Answered, Message
 from pacs.association.negotiation import Agreed
 from pacs.core.errors import PeerUnreachable
-from pacs.core.records import EventOutcome
+from pacs.core.events import EventOutcome
 
 LOGGER = logging.getLogger("pacs.association")
 

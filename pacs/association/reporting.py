@@ -11,8 +11,8 @@ from pacs.association.exchange import Exchange
 from pacs.association.identifiers import decode_identifier
 from pacs.association.message import Message, Operation
 from pacs.core.errors import InstanceUnreadable, OperationUnsupported
+from pacs.core.events import Event, EventOutcome
 from pacs.core.identifiers import SOPClassUID
-from pacs.core.records import Event, EventOutcome
 
 EXPLICIT_LITTLE: Final = "1.2.840.10008.1.2.1"
 _LOOK_S: Final = 1.0

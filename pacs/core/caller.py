@@ -7,9 +7,10 @@ the ``Gate`` port and by nobody else.
 
 import enum
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NewType
 
-from pacs.core.identifiers import AETitle, Registrant
+from pacs.core.identifiers import AETitle, Registrant, SOPClassUID, StudyInstanceUID
 
 SubscriberName = NewType("SubscriberName", str)
 
@@ -30,23 +31,56 @@ class Right(enum.Enum):
     ADMINISTER = "administer"
 
 
+class Refusal(enum.Enum):
+    """Which reason of A-ASSOCIATE-RJ a refused peer is given (PS3.8 Table 9-21), never more.
+
+    The cause is for the audit trail.
+    """
+
+    DEVICE = "calling AE title not recognized"
+    CALLED = "called AE title not recognized"
+    IDENTITY = "no reason given"
+    LATER = "transient, no reason given"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visibility:
-    """Whose objects may be seen. ``registrants`` is ignored when ``everything`` is set."""
+    """Whose objects may be seen: those of ``registrants``, and single ``studies`` of others.
+
+    ``everything`` stands for all registrants. ``modalities`` narrows all of it to series of
+    these, ``None`` does not.
+    """
 
     everything: bool = False
     registrants: frozenset[Registrant] = frozenset()
+    studies: frozenset[tuple[Registrant, StudyInstanceUID]] = frozenset()
+    modalities: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What a TLS peer proved to be. ``fingerprint`` is SHA-256 of its DER form, lower-case hexadecimal."""
+
+    fingerprint: str
+    subject: str
+    not_after_utc: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A peer that asks for an association, as it presents itself."""
+    """A peer that asks for an association, as it presents itself.
+
+    ``tls`` says how it came; ``certificate`` is there where it showed one that was verified.
+    ``sop_classes`` are the abstract syntaxes it proposes.
+    """
 
     calling_ae_title: AETitle
     called_ae_title: AETitle
     address: str
     port: int
-    certificate_subject: str | None = None
+    tls: bool = False
+    certificate: Certificate | None = None
+    sop_classes: tuple[SOPClassUID, ...] = ()
     user_identity_type: int | None = None
     user_identity: bytes = field(default=b"", repr=False)
     user_passcode: bytes = field(default=b"", repr=False)
@@ -61,17 +95,25 @@ class Caller:
     ``identity_response`` is the Server Response (PS3.7 D.3.3.7.2) to a User
     Identity the ``Gate`` has verified: empty for user name and passcode, a
     ticket or an assertion for the others. ``None`` says that none was
-    verified, and then none is claimed to be.
+    verified, and then none is claimed to be. ``destinations`` are AE titles it may
+    have images moved to beside its own peers, ``None`` any. ``max_matrix`` is the most
+    Rows, and Columns, an image may be delivered with. ``revision`` is that of the
+    ``Snapshot`` this was resolved by.
     """
 
     subscriber: SubscriberName
     rights: frozenset[Right]
     visibility: Visibility
-    purpose: str | None = None
+    purpose: str = ""
     ae_title: AETitle = AETitle("")
     address: str = ""
     association: str = ""
     issuer_of_patient_id: str = ""
+    user: str = ""
+    certificate_fingerprint: str = ""
+    destinations: frozenset[AETitle] | None = None
+    max_matrix: int | None = None
+    revision: int = 0
     identity_response: bytes | None = field(default=None, repr=False)
 
     @property

@@ -7,6 +7,8 @@ lives with the translator (``scp`` for peers, ``pacs.cli`` for shells).
 
 from typing import ClassVar
 
+from pacs.core.caller import Refusal
+
 
 class PacsError(Exception):
     """Base of every error this project raises on purpose.
@@ -29,9 +31,16 @@ class PacsError(Exception):
 
 
 class AdmissionRefused(PacsError):
-    """The peer may not associate: nobody it can be resolved to has a contract."""
+    """The peer may not associate: nobody it can be resolved to has a contract.
+
+    The message is the cause, for the audit trail; the peer gets what ``refusal`` says.
+    """
 
     peer_comment = "Association not permitted"
+
+    def __init__(self, message: str = "", *, refusal: Refusal = Refusal.DEVICE) -> None:
+        super().__init__(message)
+        self.refusal = refusal
 
 
 class NotAuthorized(PacsError):

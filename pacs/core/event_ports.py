@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from pacs.core.caller import Caller
+from pacs.core.events import Event, EventOutcome
 from pacs.core.identifiers import SOPClassUID
-from pacs.core.records import Event, EventOutcome, Peer
+from pacs.core.records import Peer
 
 
 class EventWay(Protocol):

@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller, Candidate, Right, Visibility
 from pacs.core.conditions import Condition, Found
+from pacs.core.events import Event
 from pacs.core.identifiers import (
     Digest,
     ObjectId,
@@ -21,7 +22,6 @@ from pacs.core.identifiers import (
 )
 from pacs.core.records import (
     Arrival,
-    Event,
     Held,
     IncomingMeta,
     Instance,
@@ -42,8 +42,15 @@ class Gate(Protocol):
         """Resolve who asks. Raises ``AdmissionRefused``."""
         ...
 
-    def allow(self, caller: Caller, right: Right) -> None:
-        """Return when the contract grants ``right``. Raises ``NotAuthorized``."""
+    def allow(self, caller: Caller, right: Right, purpose: str = "") -> Caller:
+        """Give the caller as its contract stands now, under the purpose its request states.
+
+        Raises ``NotAuthorized`` where the contract does not grant ``right``, or knows no such purpose.
+        """
+        ...
+
+    def stands(self, caller: Caller) -> bool:
+        """Tell whether an association of this caller may go on."""
         ...
 
 

@@ -13,9 +13,9 @@ from typing import Protocol
 from config.settings import Outbox as OutboxSettings
 from pacs.core.errors import PeerRefused, PeerUnreachable
 from pacs.core.event_ports import EventDelivery, EventSender
+from pacs.core.events import Addressee, ClaimedEvent, EventOutcome, WaitingEvents
 from pacs.core.identifiers import SOPClassUID
 from pacs.core.ports import AuditTrail, Snapshots
-from pacs.core.records import Addressee, ClaimedEvent, EventOutcome, WaitingEvents
 
 LOGGER = logging.getLogger("pacs.outbox")
 _MOST_DOUBLINGS = 30

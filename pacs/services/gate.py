@@ -46,10 +46,17 @@ class LoopbackGate:
             issuer_of_patient_id=self._issuer_of_patient_id,
         )
 
-    def allow(self, caller: Caller, right: Right) -> None:
-        """Return when the contract grants ``right``. Raises ``NotAuthorized``."""
+    def allow(self, caller: Caller, right: Right, purpose: str = "") -> Caller:
+        """Give the caller back where it has ``right``. Raises ``NotAuthorized``; nobody has a purpose."""
+        if purpose:
+            raise NotAuthorized(f"{caller.subscriber} has no such purpose")
         if right is not Right.CONNECT and right not in caller.rights:
             raise NotAuthorized(f"{caller.subscriber} has no right to {right.value}")
+        return caller
+
+    def stands(self, caller: Caller) -> bool:
+        """Loopback stays what it is."""
+        return True
 
 
 Admission = Callable[[Caller], str | None]
@@ -76,6 +83,10 @@ class AskingGate:
                 raise AdmissionRefused(reason)
         return caller
 
-    def allow(self, caller: Caller, right: Right) -> None:
-        """Return when the contract grants ``right``. Raises ``NotAuthorized``."""
-        self._gate.allow(caller, right)
+    def allow(self, caller: Caller, right: Right, purpose: str = "") -> Caller:
+        """As the gate does. Raises ``NotAuthorized``."""
+        return self._gate.allow(caller, right, purpose)
+
+    def stands(self, caller: Caller) -> bool:
+        """As the gate does."""
+        return self._gate.stands(caller)

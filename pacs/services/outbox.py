@@ -15,8 +15,8 @@ from pydicom.filewriter import write_dataset
 
 from pacs.core.caller import Caller
 from pacs.core.errors import EntryNotFound
+from pacs.core.events import Event, PostedEvent
 from pacs.core.ports import AuditTrail, Records
-from pacs.core.records import Event, PostedEvent
 
 MAX_LISTED = 100_000
 _LAST_ROW = (1 << 63) - 1  # what a database takes for a row number

@@ -20,8 +20,8 @@ from config.settings import Outbox as OutboxSettings
 from pacs.core.caller import Caller
 from pacs.core.errors import PacsError, PeerUnreachable
 from pacs.core.event_ports import EventWay
+from pacs.core.events import Addressee, ClaimedEvent, EventOutcome, WaitingEvents
 from pacs.core.identifiers import SOPClassUID, new_object_id
-from pacs.core.records import Addressee, ClaimedEvent, EventOutcome, WaitingEvents
 from pacs.services.courier import Courier
 
 LOGGER = logging.getLogger("pacs.outbox")

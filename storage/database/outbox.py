@@ -12,8 +12,8 @@ from typing import Any
 
 from config.settings import Outbox as OutboxSettings
 from pacs.core.errors import EntryNotFound, EventTooLarge, OutboxFull
+from pacs.core.events import Addressee, ClaimedEvent, Event, PostedEvent, WaitingEvents
 from pacs.core.identifiers import AETitle, Registrant, SOPClassUID, SOPInstanceUID
-from pacs.core.records import Addressee, ClaimedEvent, Event, PostedEvent, WaitingEvents
 from storage.database.connection import Database
 
 _NOW_MS = {

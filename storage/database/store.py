@@ -15,8 +15,9 @@ from functools import lru_cache
 
 from config.settings import Outbox as OutboxSettings
 from pacs.core.attributes import INDEXED, Level
+from pacs.core.events import Event
 from pacs.core.journal import INSTANCE, SERIES, STUDY
-from pacs.core.records import Event, Held, Instance, Job, Usage
+from pacs.core.records import Held, Instance, Job, Usage
 from pacs.core.text import date_time_key, name_groups, name_sounds
 from storage.database.conflict import refresh
 from storage.database.connection import INDEX_LOCK, Database

@@ -12,8 +12,8 @@ import pytest
 from config.settings import Database as DatabaseSettings
 from config.settings import Outbox as OutboxSettings
 from pacs.core.errors import EntryConflicts, EntryNotFound, EventTooLarge, OutboxFull
+from pacs.core.events import Addressee, Event, EventOutcome
 from pacs.core.identifiers import AETitle, Registrant, SOPClassUID, SOPInstanceUID
-from pacs.core.records import Addressee, Event, EventOutcome
 from storage.database.connection import Database
 from storage.database.outbox import OutboxTable
 from storage.database.store import DatabaseRecords

@@ -13,7 +13,7 @@ from pynetdicom import evt
 from pacs.app.archive import Archive, open_archive
 from pacs.app.listening import listening
 from pacs.core.caller import Caller, Candidate, Right, SubscriberName, Visibility
-from pacs.core.records import PostedEvent
+from pacs.core.events import PostedEvent
 from tests.association_fakes import until
 from tests.keeping import ADMIN, loaded_for, opened
 from tests.reporting import (
@@ -42,8 +42,12 @@ class NamedGate:
             ae_title=candidate.calling_ae_title,
         )
 
-    def allow(self, caller: Caller, right: Right) -> None:
+    def allow(self, caller: Caller, right: Right, purpose: str = "") -> Caller:
         """Everything is allowed."""
+        return caller
+
+    def stands(self, caller: Caller) -> bool:
+        return True
 
 
 @contextmanager

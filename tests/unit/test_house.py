@@ -29,10 +29,18 @@ LONG_FUNCTIONS: frozenset[str] = frozenset()
 DOORS: Mapping[str, tuple[str, ...]] = {
     "apscheduler": ("pacs.jobs",),
     "blake3": ("storage", "tests.contracts"),
+    "cryptography": (
+        "pacs.services",
+        "pacs.association",
+        "pacs.app",
+        "pacs.cli",
+        "tests",
+    ),
     "click": ("pacs.cli", "docs", "tests.unit"),
     "dramatiq": ("pacs.jobs",),
     "hypothesis": ("tests",),
     "imagecodecs": ("processing", "tests"),
+    "jwt": ("pacs.services", "tests"),
     "jpeg_ls": ("processing",),
     "libjpeg": (),
     "msgspec": ("config", "pacs.app", "pacs.cli", "pacs.jobs", "tests"),
@@ -49,6 +57,9 @@ DOORS: Mapping[str, tuple[str, ...]] = {
     "pytest": ("tests",),
     "rich": ("pacs.cli",),
     "rle": ("processing",),
+    "scipy": ("processing", "tests"),
+    "skimage": ("processing", "tests"),
+    "trustme": ("tests", "bench"),
     "structlog": ("pacs", "scp", "scu", "storage", "processing", "tests"),
 }
 """Third-party library → the rooms that may name it."""
@@ -146,7 +157,8 @@ def test_every_dependency_is_used_or_is_a_plug_in() -> None:
     plug_ins = {"pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle"}
     shipped = [path for path in files() if path.parts[0] in ROOMS]
     used = {library for path in shipped for library in imports(path)}
-    used |= {"pyjpegls"} if "jpeg_ls" in used else set()  # the name it is imported by
+    imported_as = {"jpeg_ls": "pyjpegls", "jwt": "pyjwt", "skimage": "scikit_image"}
+    used |= {name for module, name in imported_as.items() if module in used}
     assert {one.replace("-", "_") for one in declared - plug_ins} - used == set()
 
 

@@ -124,6 +124,13 @@ def test_the_bytes_are_pydicoms(syntax: str, data: st.DataObject) -> None:
         assert encode_identifier(made, syntax) == expected
 
 
+def test_a_value_that_ours_stands_for_does_not_choose_the_character_set() -> None:
+    (key,) = (one for one in KEYS if one.keyword == "TimezoneOffsetFromUTC")
+    asked = query((key,), (), "+0100")
+    one = entity({key.keyword: "\N{NO-BREAK SPACE}"}, asked)
+    assert answer(asked, one, (key,), OURS).SpecificCharacterSet == "ISO_IR 100"
+
+
 @pytest.mark.parametrize(
     "name", ["Doe^Jane", "Müller^Jörg", "Yamada^Tarou=山田^太郎=やまだ^たろう"]
 )

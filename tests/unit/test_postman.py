@@ -13,8 +13,9 @@ from config.settings import Outbox as OutboxSettings
 from pacs.core.caller import Caller, SubscriberName, Visibility
 from pacs.core.errors import PeerUnreachable, RecordsFailed
 from pacs.core.event_ports import EventDelivery
+from pacs.core.events import Event, EventOutcome
 from pacs.core.identifiers import AETitle, SOPClassUID
-from pacs.core.records import Event, EventOutcome, Peer, Snapshot
+from pacs.core.records import Peer, Snapshot
 from pacs.services.courier import Courier
 from pacs.services.postman import Postman
 from storage.database.connection import Database

@@ -384,8 +384,12 @@ class Door:
             raise AdmissionRefused
         return None if response is None else bytes(response)
 
-    def allow(self, caller: Caller, right: Right) -> None:
+    def allow(self, caller: Caller, right: Right, purpose: str = "") -> Caller:
         """Whoever was admitted may do everything."""
+        return caller
+
+    def stands(self, caller: Caller) -> bool:
+        return True
 
 
 class Server:

@@ -126,6 +126,7 @@ def answer(query: Query, entity: Entity, keys: Sequence[Key], ae_title: AETitle)
     elements.append(text_element(RETRIEVE_AE_TITLE, "AE", ae_title))
     if query.offset_minutes is not None:
         elements.append(text_element(TIMEZONE_OFFSET, "SH", query.timezone_offset))
+    elements = list({one.tag: one for one in elements}.values())  # what is ours stands for a key
     charset = character_sets_for(list(_texts(elements)), query.character_sets)
     elements.append(text_element(SPECIFIC_CHARACTER_SET, "CS", "\\".join(charset)))
     # One by one, pydicom looks each over: half the cost of an answer. Most need no look.

@@ -1,0 +1,96 @@
+"""What a subscriber's contract says: who it is, what it may do, whose images it may see, and for what purpose.
+
+Frozen facts, as the ``Snapshot`` holds them. What they mean for one association
+or one request is decided by the ``Gate`` and by nobody else.
+"""
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pacs.core.caller import Right, SubscriberName
+from pacs.core.identifiers import AETitle, StudyInstanceUID
+
+
+class ContractState(enum.Enum):
+    """Where a contract stands. Only an active one grants anything."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What a stated purpose bounds, whoever's images they are.
+
+    ``modalities`` are the kinds of images that exist under it, ``None`` all.
+    ``max_matrix`` is the most Rows, and the most Columns, an image may be
+    delivered with. ``process`` and ``report`` say whether those rights hold
+    under it.
+    """
+
+    name: str
+    modalities: frozenset[str] | None = None
+    max_matrix: int | None = None
+    process: bool = True
+    report: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Others' images a subscriber may see: all that ``owner`` registered, or one study of it.
+
+    ``owner`` is ``None`` for the whole archive. With a ``purpose`` it holds
+    only for requests made under that purpose.
+    """
+
+    owner: SubscriberName | None
+    study_instance_uid: StudyInstanceUID | None = None
+    purpose: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """One subscriber's contract.
+
+    ``destinations`` are AE titles it may have images moved to, beside its own
+    peers. ``purpose`` is the one its requests have unless they state another
+    of its ``purposes``; empty for none. ``allocation_bytes`` is what it has
+    paid for to be held: told, never a reason to refuse an image.
+    """
+
+    subscriber: SubscriberName
+    state: ContractState
+    reason: str = ""
+    issuer_of_patient_id: str = ""
+    rights: frozenset[Right] = frozenset()
+    destinations: frozenset[AETitle] = frozenset()
+    agreements: tuple[Agreement, ...] = ()
+    purposes: tuple[Purpose, ...] = ()
+    purpose: str = ""
+    allocation_bytes: int | None = None
+    begins_utc: datetime | None = None
+    ends_utc: datetime | None = None
+
+    def holds(self, now_utc: datetime) -> bool:
+        """Tell whether it grants anything now: active, begun and not ended."""
+        return (
+            self.state is ContractState.ACTIVE
+            and (self.begins_utc is None or self.begins_utc <= now_utc)
+            and (self.ends_utc is None or now_utc < self.ends_utc)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    """A person or program of a subscriber, as User Identity Negotiation names it (PS3.7 D.3.3.7).
+
+    ``passcode`` is what ``pacs.services.passcode`` made of it, empty for one that proves itself
+    by a token (JSON Web Token) only.
+    """
+
+    name: str
+    subscriber: SubscriberName
+    passcode: str = field(default="", repr=False)

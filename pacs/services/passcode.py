@@ -1,0 +1,49 @@
+"""Passcodes at rest: Argon2id (RFC 9106) with a salt of its own for each, as a PHC string.
+
+Owns cost and form. Every call costs memory and time on purpose, so no more than
+``AT_ONCE`` run in one process; the others wait their turn.
+"""
+
+import os
+import threading
+from typing import Final
+
+from cryptography.exceptions import InvalidKey
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+AT_ONCE: Final = 2
+_MEMORY_KIB: Final = 19_456
+_ITERATIONS: Final = 2
+_LENGTH: Final = 32
+_SALT_BYTES: Final = 16
+_turns = threading.BoundedSemaphore(AT_ONCE)
+
+
+def hashed(passcode: bytes) -> str:
+    """Give what is kept of a passcode.
+
+    >>> matches(b"secret", hashed(b"secret")), matches(b"other", hashed(b"secret"))
+    (True, False)
+    """
+    hashing = Argon2id(
+        salt=os.urandom(_SALT_BYTES),
+        length=_LENGTH,
+        iterations=_ITERATIONS,
+        lanes=1,
+        memory_cost=_MEMORY_KIB,
+    )
+    with _turns:
+        return hashing.derive_phc_encoded(passcode)
+
+
+_NOBODY: Final = hashed(os.urandom(_SALT_BYTES))
+
+
+def matches(passcode: bytes, kept: str) -> bool:
+    """Tell whether a passcode is the one kept; takes as long where none is (``kept`` is empty)."""
+    with _turns:
+        try:
+            Argon2id.verify_phc_encoded(passcode, kept or _NOBODY)
+        except InvalidKey:
+            return False
+    return bool(kept)
