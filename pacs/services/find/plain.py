@@ -64,7 +64,7 @@ def plain_value(vr: str, text: str, encoding: str) -> bytes | None:
     """Encode a text that needs no more than its character set and padding; ``None`` for others."""
     if not text:
         return b"" if vr in _WRITERS or vr in _OTHERS else None
-    write = None if text.isspace() else _WRITERS.get(vr)  # pydicom does not read blanks back
+    write = _WRITERS.get(vr)
     value = None if write is None else write(text, encoding)
     return value if value is None or len(value) <= LONGEST_BYTES else None
 
