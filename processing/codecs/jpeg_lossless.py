@@ -1,18 +1,16 @@
 """JPEG Lossless, Process 14: 1.2.840.10008.1.2.4.57 and .70. PS3.5 Section 8.2.1, ITU-T T.81 Annex H.
 
-Written by libjpeg-turbo. Read back by liblj92, which is quick but takes any
-component for the first one's kin, so colour is read back by T. Richter's
-libjpeg, where that is installed. Both syntaxes get prediction from the left
-(Selection Value 1), which .70 demands and .57 allows: what it costs in size is
-little, and every reader knows it.
+Written here (docs/adr/0017-own-lossless-jpeg-writer.md), read back by libjpeg-turbo. Both
+syntaxes get prediction from the left (Selection Value 1), which .70 demands
+and .57 allows: what it costs in size is little, and every reader knows it.
+Components share one table; they are never converted.
 """
 
 import struct
 
 import imagecodecs
-import numpy as np
 
-from processing.codecs import second
+from processing.codecs import huffman
 from processing.codecs.frame import (
     Codec,
     Form,
@@ -26,14 +24,14 @@ from processing.codecs.frame import (
     precision,
 )
 
-_UID = "1.2.840.10008.1.2.4.70"
-_EOI = b"\xff\xd9"
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _END_BYTES = 64
 """Where an end of image is looked for: some writers pad, with zeros or whatever was there."""
-
-_ADOBE, _SOF, _SOS = b"\xff\xee", b"\xff\xc3", b"\xff\xda"
-_SOF_COMPONENTS_AT, _SOF_STEP = 10, 3
-_SOS_COMPONENTS_AT, _SOS_STEP = 5, 2
+_SOF3, _DHT, _SOS, _APP14 = 0xFFC3, 0xFFC4, 0xFFDA, 0xFFEE
+_ADOBE_RGB = b"Adobe" + struct.pack(">HHHB", 100, 0, 0, 0)
+"""Transform 0: the components are what they are called."""
+_NOT_SUBSAMPLED, _FIRST_TABLE = 0x11, 0
+_LEFT = 1
 
 
 def check(form: Form) -> None:
@@ -45,45 +43,34 @@ def check(form: Form) -> None:
 
 def encode(samples: Samples, form: Form) -> bytes:
     """Encode one frame; colours are components, never converted."""
-    # Called RGB on both sides, libjpeg leaves components alone. Called YCbCr it writes
-    # scans that name one Huffman table and use two.
-    colors = "RGB" if form.samples > 1 else None
-    stream = imagecodecs.jpeg8_encode(
-        patterns(samples, form),
-        lossless=True,
-        predictor=1,
-        bitspersample=precision(form),
-        colorspace=colors,
-        outcolorspace=colors,
-        subsampling="444" if colors else None,
+    cells = patterns(samples, form).reshape(form.rows, form.columns, form.samples)
+    differences = huffman.differences_of(cells, precision(form))
+    code = huffman.code_of(differences)
+    components = b"RGB" if form.photometric == "RGB" else bytes(range(1, form.samples + 1))
+    frame = struct.pack(">BHHB", precision(form), form.rows, form.columns, form.samples)
+    frame += b"".join(bytes((one, _NOT_SUBSAMPLED, 0)) for one in components)
+    scan = b"".join(bytes((one, _FIRST_TABLE)) for one in components)
+    return b"".join(
+        (
+            _SOI,
+            _segment(_APP14, _ADOBE_RGB) if form.photometric == "RGB" else b"",
+            _segment(_SOF3, frame),
+            _segment(_DHT, bytes((_FIRST_TABLE,)) + code.table()),
+            _segment(_SOS, bytes((form.samples,)) + scan + bytes((_LEFT, 0, 0))),
+            huffman.packed(differences, code),
+            _EOI,
+        )
     )
-    if form.samples > 1 and form.photometric != "RGB":
-        return _without_colors(bytearray(stream), form)
-    return bytes(stream)
 
 
-def _without_colors(stream: bytearray, form: Form) -> bytes:
-    """Number the components 1, 2, 3 and drop Adobe's marker: both say RGB, which these are not."""
-    frame, scan = stream.find(_SOF), stream.find(_SOS)
-    for component in range(form.samples):
-        stream[frame + _SOF_COMPONENTS_AT + _SOF_STEP * component] = component + 1
-        stream[scan + _SOS_COMPONENTS_AT + _SOS_STEP * component] = component + 1
-    start = stream.find(_ADOBE, 0, frame)
-    (length,) = struct.unpack_from(">H", stream, start + 2)
-    del stream[start : start + 2 + length]
-    return bytes(stream)
+def _segment(marker: int, content: bytes) -> bytes:
+    """A marker segment, T.81 Section B.1.1.4."""
+    return struct.pack(">HH", marker, len(content) + 2) + content
 
 
 def decode(stream: bytes, form: Form) -> Samples:
     """Decode one frame of ours."""
-    if form.samples > 1 and (decoder := second.decoder(_UID)):
-        cell = f"<u{form.bits_allocated // 8}"
-        found = np.frombuffer(
-            decoder(stream, version=2, photometric_interpretation=form.photometric), dtype=cell
-        )
-    else:
-        found = np.asarray(imagecodecs.ljpeg_decode(stream))
-    return from_patterns(found.reshape(form.shape), form)
+    return from_patterns(read(stream, form), form)
 
 
 def read(stream: bytes, form: Form) -> Samples:
