@@ -8,7 +8,7 @@ docs/operations.md are made from them.
 from msgspec import Struct, field
 
 from config.settings.keeping import Database, Parsing, Query, Retrieve, Storage
-from config.settings.network import Association, Dicom, Identity, Outbox, Serve
+from config.settings.network import Association, Dicom, Identity, Outbox, Serve, Subscriber
 from config.settings.observing import Logging, Metrics
 from config.settings.units import Section
 from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll
@@ -33,6 +33,7 @@ __all__ = [
     "Serve",
     "Settings",
     "Storage",
+    "Subscriber",
 ]
 
 
@@ -51,6 +52,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     retrieve: Retrieve = field(default_factory=Retrieve)
     commitment: Commitment = field(default_factory=Commitment)
     identity: Identity = field(default_factory=Identity)
+    subscriber: Subscriber = field(default_factory=Subscriber)
     outbox: Outbox = field(default_factory=Outbox)
     metrics: Metrics = field(default_factory=Metrics)
     poll: Poll = field(default_factory=Poll)

@@ -114,6 +114,25 @@ class Identity(Section, frozen=True, kw_only=True):
     ] = "local"
 
 
+class Subscriber(Section, frozen=True, kw_only=True):
+    """How much may be agreed: bounds of contracts."""
+
+    max_subscribers: Annotated[
+        Count, Meta(description="Contracts in all; every listener holds them in memory")
+    ] = 5_000
+    max_users: Annotated[Count, Meta(description="Users of one subscriber")] = 200
+    max_agreements: Annotated[
+        Count, Meta(description="Agreements of one subscriber about others' images")
+    ] = 1_000
+    max_codes: Annotated[Count, Meta(description="Enrolment codes at once")] = 100
+    max_pending: Annotated[
+        Count, Meta(description="Devices that enrolled themselves and wait to be accepted, in all")
+    ] = 200
+    max_pending_per_code: Annotated[
+        Count, Meta(description="Devices that enrolled themselves by one code and wait")
+    ] = 50
+
+
 class Outbox(Section, frozen=True, kw_only=True):
     """Messages to peers that nobody asked for: N-EVENT-REPORT."""
 

@@ -53,6 +53,7 @@ from storage.database.retrieve import DatabaseRetrieveIndex
 from storage.database.snapshot import DatabaseSnapshots
 from storage.database.stats import DatabaseCounts
 from storage.database.store import DatabaseRecords
+from storage.database.subscriber import ContractTable
 from storage.instances.disk import DiskStore
 from storage.instances.receivers import is_worker
 from storage.journal import Journal
@@ -225,7 +226,7 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         find=_find(parts),
         shipping=shipping,
         retrieve=_retrieve(parts, shipping),
-        peers=Peers(PeerTable(parts.database), parts.audit),
+        peers=Peers(PeerTable(parts.database), ContractTable(parts.database), parts.audit),
         listing=Listing(_find(parts)),
         statistics=Statistics(DatabaseCounts(parts.database), parts.store),
         deletions=_deletions(parts, reindex),

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pacs.core.caller import Caller, on_behalf
+from pacs.core.caller import Caller, Right, on_behalf
 from pacs.core.errors import EntryNotFound
 from pacs.core.identifiers import AETitle, Registrant
 from pacs.core.job_ports import JobContext
+from pacs.core.polling import Poll
 from pacs.core.ports import AuditTrail, Records
 from pacs.core.records import Peer
 from pacs.core.work import Hold, Permanent
@@ -25,6 +26,7 @@ from storage.database.job_queue import lift
 from storage.database.peer import PeerTable
 from storage.database.poll import PollTable
 from storage.database.poll_memory import PollMemory
+from storage.database.subscriber import ContractTable
 
 if TYPE_CHECKING:
     from pacs.app.archive import Archive
@@ -66,6 +68,7 @@ class Polling:
         self._archive = archive
         self._rows = PollTable(archive.database)
         self._peers = PeerTable(archive.database)
+        self._contracts = ContractTable(archive.database)
         settings = archive.settings
         self._ae_title = AETitle(settings.dicom.ae_title)
         named = settings.jobs.time_zone
@@ -102,7 +105,18 @@ class Polling:
             peer = polled_peer(self._peers.list(), poll)
         except EntryNotFound as error:
             raise Permanent(str(error)) from error
-        run = Run(self._parts, poll, peer, caller=self._caller(peer), watch=context)
+        caller = self._caller(peer)
+        if caller is None:
+            trouble = f"the contract of {peer.subscriber} does not let it register images now"
+            self._rows.note_run(poll.name, None, trouble)
+            context.log(trouble)
+            return None
+        return self._ran(context, poll, peer, caller)
+
+    def _ran(
+        self, context: JobContext[PollWork], poll: Poll, peer: Peer, caller: Caller
+    ) -> Mapping[str, int]:
+        run = Run(self._parts, poll, peer, caller=caller, watch=context)
         try:
             result = asdict(run.go())
         except PeerAway as away:
@@ -113,13 +127,24 @@ class Polling:
             self._rows.note_run(poll.name, result, run.trouble)
         return result
 
-    def _caller(self, peer: Peer) -> Caller:
-        """Whoever is polled, it is for ourselves: what is fetched is held as what loopback sends."""
+    def _caller(self, peer: Peer) -> Caller | None:
+        """For whom it is: the peer's subscriber while its contract lets it register images, else nobody.
+
+        What comes from a peer that is nobody's is held as what loopback sends.
+        """
+        owner, issuer = LOCAL, self._archive.settings.identity.issuer_of_patient_id
+        if peer.subscriber is not None:
+            contract = self._contracts.find(peer.subscriber)
+            if contract is None or not contract.holds(datetime.now(UTC)):
+                return None
+            if Right.REGISTER not in contract.rights:
+                return None
+            owner, issuer = contract.subscriber, contract.issuer_of_patient_id
         return replace(
-            on_behalf(Registrant(LOCAL), RUN),
+            on_behalf(Registrant(owner), RUN),
             ae_title=peer.ae_title,
             address=peer.host,
-            issuer_of_patient_id=self._archive.settings.identity.issuer_of_patient_id,
+            issuer_of_patient_id=issuer,
         )
 
     def _receiver(self, caller: Caller, cancelled: Callable[[], bool]) -> IngestReceiver:

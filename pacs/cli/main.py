@@ -38,7 +38,10 @@ COMMANDS: Mapping[str, Entry] = {
     "serve": Entry("pacs.cli.serve:serve", "Run the archive until it is told to stop"),
     "worker": Entry("pacs.cli.worker:worker", "Run jobs, beside a server or on another machine"),
     "config": Entry("pacs.cli.config:config", "Show the settings and where each comes from"),
-    "peer": Entry("pacs.cli.peer:peer", "Name the devices the archive may send to"),
+    "peer": Entry("pacs.cli.peer:peer", "Name devices: whose they are, and where they are"),
+    "subscriber": Entry(
+        "pacs.cli.subscriber:subscriber", "Say who may reach the archive, and what each may do"
+    ),
     "echo": Entry("pacs.cli.echo:echo", "Ask a peer whether it answers (C-ECHO)"),
     "send": Entry("pacs.cli.send:send", "Send files to a peer (C-STORE)"),
     "find": Entry("pacs.cli.find:find", "Query a peer (C-FIND)"),

@@ -1,6 +1,7 @@
-"""``pacs peer``: the devices the archive may send to and the command line may call."""
+"""``pacs peer``: the devices the archive may send to, the command line may call, and subscribers call from."""
 
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,8 +15,11 @@ from pacs.services.peer import (
     LEAST_RATE_MBIT_S,
     MAX_ASSOCIATIONS,
     MOST_RATE_MBIT_S,
+    Binding,
     SendingPolicy,
 )
+
+_BINDING = ("subscriber", "nobodys", "networks", "certificate", "uncertified")
 
 
 @click.group()
@@ -48,13 +52,72 @@ def peer() -> None:
     type=click.FloatRange(LEAST_RATE_MBIT_S, MOST_RATE_MBIT_S),
     help="Most that is sent to it, in Mbit/s, by each process; as fast as it goes unless given.",
 )
+@click.option("--tls", is_flag=True, help="It is called over TLS.")
+@click.option("--subscriber", metavar="NAME", help="Whose it is; it may call us then.")
+@click.option("--no-subscriber", "nobodys", is_flag=True, help="It is nobody's any more.")
+@click.option(
+    "--network",
+    "networks",
+    metavar="CIDR",
+    multiple=True,
+    help="Where it calls from; HOST unless given. May be given again.",
+)
+@click.option(
+    "--certificate",
+    metavar="PEM-FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The certificate it must show when it calls.",
+)
+@click.option("--no-certificate", "uncertified", is_flag=True, help="It need not show one.")
 @pass_home
-def add(home: Home, /, *, ae_title: str, host: str, port: int, **policy: Any) -> None:
-    """Add a peer, or change the one of that AE title; holds within a second."""
-    sending = SendingPolicy(**{**policy, "encoding": PeerEncoding(policy["encoding"])})
+def add(home: Home, /, *, ae_title: str, host: str, port: int, **said: Any) -> None:
+    """Add a peer, or change the one of that AE title; holds within a second.
+
+    What is not given is as usual again, but for --subscriber and --certificate: what
+    a peer is bound to by them is dropped only by --no-subscriber and --no-certificate.
+    """
+    binding = _binding(**{key: said.pop(key) for key in _BINDING})
+    sending = SendingPolicy(**{**said, "encoding": PeerEncoding(said["encoding"])})
     with opened(home) as archive:
-        added = archive.peers.add(admin("peer add"), ae_title, host, port, sending)
-    click.echo(f"{added.ae_title} is {added.host}:{added.port}")
+        added = archive.peers.add(admin("peer add"), ae_title, host, port, sending, binding)
+    whose = f", of {added.subscriber}" if added.subscriber else ""
+    click.echo(f"{added.ae_title} is {added.host}:{added.port}{whose}")
+
+
+def _binding(
+    *,
+    subscriber: str | None,
+    nobodys: bool,
+    networks: tuple[str, ...],
+    certificate: Path | None,
+    uncertified: bool,
+) -> Binding:
+    if nobodys and subscriber is not None:
+        raise click.UsageError("--subscriber and --no-subscriber contradict each other")
+    if uncertified and certificate is not None:
+        raise click.UsageError("--certificate and --no-certificate contradict each other")
+    if subscriber == "":
+        raise click.UsageError("a subscriber has a name; --no-subscriber says that it has none")
+    fingerprint = None if certificate is None else _fingerprint(certificate)
+    if certificate is None and (uncertified or nobodys):
+        fingerprint = ""  # what is nobody's does not call, so it shows no certificate either
+    return Binding(
+        subscriber="" if nobodys else subscriber,
+        networks=networks,
+        certificate_fingerprint=fingerprint,
+    )
+
+
+def _fingerprint(path: Path) -> str:
+    """SHA-256 of the DER form of the first certificate in a file. Raises ``UsageError``."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        certificate = load_pem_x509_certificate(path.read_bytes())
+    except (ValueError, OSError) as error:
+        raise click.UsageError(f"{path} holds no certificate in PEM form") from error
+    return certificate.fingerprint(SHA256()).hex()
 
 
 @peer.command("list")

@@ -7,8 +7,9 @@ or one request is decided by the ``Gate`` and by nobody else.
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
-from pacs.core.caller import Right, SubscriberName
+from pacs.core.caller import Candidate, Right, SubscriberName
 from pacs.core.identifiers import AETitle, StudyInstanceUID
 
 
@@ -94,3 +95,17 @@ class User:
     name: str
     subscriber: SubscriberName
     passcode: str = field(default="", repr=False)
+
+
+class Enrolments(Protocol):
+    """Takes in devices that introduce themselves; the ``Gate`` asks for it, and admits none of them."""
+
+    def enrol(self, code: bytes, candidate: Candidate) -> SubscriberName | None:
+        """Make a pending contract for a device that knows an enrolment code; give its name.
+
+        ``None`` where the code is none, is over or used up, a bound is reached, or the calling
+        AE title is a peer already. The device that came by this code before, from the same address
+        with the same certificate, changes nothing and gets its name, whatever became of the
+        contract since: what it may do now is said there. Raises ``RecordsFailed``.
+        """
+        ...

@@ -5,6 +5,7 @@ Owns cost and form. Every call costs memory and time on purpose, so no more than
 """
 
 import os
+import re
 import threading
 from typing import Final
 
@@ -34,6 +35,24 @@ def hashed(passcode: bytes) -> str:
     )
     with _turns:
         return hashing.derive_phc_encoded(passcode)
+
+
+_KEPT = re.compile(
+    r"\$argon2id\$v=19\$m=(\d{1,7}),t=(\d{1,2}),p=(\d{1,2})"
+    r"\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}\Z"
+)
+_MOST_MEMORY_KIB: Final = 262_144
+_MOST_PASSES: Final = 10
+
+
+def is_hashed(kept: str) -> bool:
+    """Tell whether text that came from elsewhere is what ``hashed`` gives, at a cost we can bear.
+
+    >>> is_hashed(hashed(b"secret")), is_hashed("secret")
+    (True, False)
+    """
+    said = _KEPT.match(kept)
+    return said is not None and int(said[1]) <= _MOST_MEMORY_KIB and int(said[2]) <= _MOST_PASSES
 
 
 _NOBODY: Final = hashed(os.urandom(_SALT_BYTES))

@@ -1,10 +1,15 @@
-"""Devices known by AE title: where a C-MOVE may send to, whom the command line may call."""
+"""Devices known by AE title: whose each is, where it calls from, where a C-MOVE may send to."""
 
+import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
-from pacs.core.caller import Caller
+from pacs.core.caller import Caller, SubscriberName
+from pacs.core.contract import ContractState
+from pacs.core.contract_ports import ContractRows, ContractUnit, HistoryEntry
 from pacs.core.errors import EntryConflicts, EntryNotFound
 from pacs.core.identifiers import AETitle, is_ae_title
 from pacs.core.ports import AuditTrail
@@ -15,6 +20,8 @@ MAX_ASSOCIATIONS = 16
 LEAST_RATE_MBIT_S = 0.01
 """A CT of 512 KiB takes seven minutes at it; what is slower is a mistake in the unit."""
 MOST_RATE_MBIT_S = 1_000_000.0
+MOST_NETWORKS = 32
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,24 +31,38 @@ class SendingPolicy:
     associations: int = 1
     encoding: PeerEncoding = PeerEncoding.AS_STORED
     rate_mbit_s: float | None = None
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Binding:
+    """Whose a peer is and how it is known; the fields are those of ``Peer``.
+
+    ``None`` was not said: a subscriber and a certificate that a peer is bound to are never
+    dropped by saying nothing, so that is refused. Empty takes them away.
+    """
+
+    subscriber: str | None = None
+    networks: tuple[str, ...] = ()
+    certificate_fingerprint: str | None = None
 
 
 AS_USUAL = SendingPolicy()
+NOT_SAID = Binding()
 
 
 class PeerRows(Protocol):
     """Where peers are kept."""
 
     def list(self) -> Sequence[Peer]: ...
-    def put(self, peer: Peer) -> None: ...
-    def remove(self, ae_title: AETitle) -> None: ...
 
 
 class Peers:
     """What an admin does with peers; each change is on record."""
 
-    def __init__(self, rows: PeerRows, audit: AuditTrail) -> None:
+    def __init__(self, rows: PeerRows, contracts: ContractRows, audit: AuditTrail) -> None:
         self._rows = rows
+        self._contracts = contracts
         self._audit = audit
 
     def list(self, caller: Caller) -> Sequence[Peer]:
@@ -62,8 +83,9 @@ class Peers:
         host: str,
         port: int,
         policy: SendingPolicy = AS_USUAL,
+        binding: Binding = NOT_SAID,
     ) -> Peer:
-        """Add or change a peer. Raises ``EntryConflicts`` for what cannot be one."""
+        """Add or change a peer. Raises ``EntryConflicts`` for what cannot be one, ``EntryNotFound``."""
         peer = Peer(
             ae_title=AETitle(ae_title.strip()),
             host=host,
@@ -71,28 +93,34 @@ class Peers:
             associations=policy.associations,
             encoding=policy.encoding,
             rate_mbit_s=policy.rate_mbit_s,
+            tls=policy.tls,
+            subscriber=SubscriberName(binding.subscriber) if binding.subscriber else None,
+            networks=tuple(dict.fromkeys(map(_network, binding.networks))),
+            certificate_fingerprint=binding.certificate_fingerprint or "",
         )
-        _check(peer)
-        self._rows.put(peer)
-        self._audit.record(
-            "peer-changed",
-            caller,
-            peer=peer.ae_title,
-            host=peer.host,
-            port=peer.port,
-            associations=peer.associations,
-            encoding=peer.encoding.value,
-            rate_mbit_s=peer.rate_mbit_s,
-        )
+        check_peer(peer)
+        with self._contracts.change() as unit:
+            known = unit.peer(peer.ae_title)
+            _check_said(known, binding)
+            _check_subscriber(unit, peer)
+            unit.put_peer(peer)
+            _note(unit, caller, known, peer)
+        self._audit.record("peer-changed", caller, **_details(peer))
         return peer
 
     def remove(self, caller: Caller, ae_title: str) -> None:
         """Remove a peer. Raises ``EntryNotFound``."""
-        self._rows.remove(AETitle(ae_title))
+        with self._contracts.change() as unit:
+            known = unit.peer(AETitle(ae_title))
+            if known is None:
+                raise EntryNotFound(f"no peer is named {ae_title}")
+            unit.remove_peer(known.ae_title)
+            _note(unit, caller, known, None)
         self._audit.record("peer-removed", caller, peer=ae_title)
 
 
-def _check(peer: Peer) -> None:
+def check_peer(peer: Peer) -> None:
+    """Refuse what cannot be a peer. Raises ``EntryConflicts``."""
     if not is_ae_title(peer.ae_title):
         raise EntryConflicts("an AE title has 1 to 16 printable characters, no backslash")
     if not peer.host or not 1 <= peer.port <= 65_535:
@@ -102,3 +130,102 @@ def _check(peer: Peer) -> None:
     rate = peer.rate_mbit_s
     if rate is not None and not LEAST_RATE_MBIT_S <= rate <= MOST_RATE_MBIT_S:
         raise EntryConflicts(f"a rate is {LEAST_RATE_MBIT_S:g} to {MOST_RATE_MBIT_S:,.0f} Mbit/s")
+    _check_binding(peer)
+
+
+def _check_binding(peer: Peer) -> None:
+    if len(peer.networks) > MOST_NETWORKS:
+        raise EntryConflicts(f"a peer calls from at most {MOST_NETWORKS} networks")
+    if any(_network(one) != one for one in peer.networks):
+        raise EntryConflicts("a network is written in CIDR form, for example 192.0.2.0/24")
+    fingerprint = peer.certificate_fingerprint
+    if fingerprint and not _FINGERPRINT.match(fingerprint):
+        raise EntryConflicts("a fingerprint is SHA-256 in lower-case hexadecimal")
+    if peer.subscriber is None:
+        if peer.networks or fingerprint:
+            raise EntryConflicts("only a peer of a subscriber may call: name it with --subscriber")
+    elif not peer.networks and not _is_address(peer.host):
+        raise EntryConflicts(
+            f"a caller is told by its address: name the network of {peer.host} with --network"
+        )
+
+
+def _check_said(known: Peer | None, binding: Binding) -> None:
+    """Refuse to drop by silence what a peer is bound to."""
+    if known is None:
+        return
+    if known.subscriber is not None and binding.subscriber is None:
+        raise EntryConflicts(
+            f"{known.ae_title} belongs to {known.subscriber}: say --subscriber or --no-subscriber"
+        )
+    if known.certificate_fingerprint and binding.certificate_fingerprint is None:
+        raise EntryConflicts(
+            f"{known.ae_title} is bound to a certificate: say --certificate or --no-certificate"
+        )
+
+
+def _check_subscriber(unit: ContractUnit, peer: Peer) -> None:
+    if peer.subscriber is None:
+        return
+    contract = unit.find(peer.subscriber)
+    if contract is None:
+        raise EntryNotFound(f"no subscriber is named {peer.subscriber}")
+    if contract.state is ContractState.CANCELLED:
+        raise EntryConflicts(f"{peer.subscriber} is cancelled")
+
+
+def _note(unit: ContractUnit, caller: Caller, before: Peer | None, after: Peer | None) -> None:
+    """Say in the history of whoever won or lost a device."""
+    old = before.subscriber if before else None
+    new = after.subscriber if after else None
+    notes = []
+    if after is not None and new is not None:
+        word = "changed" if old == new else "added"
+        notes.append((new, f"peer {after.ae_title} {word}, {_said(after)}"))
+    if before is not None and old is not None and old != new:
+        notes.append((old, f"peer {before.ae_title} removed"))
+    for subscriber, what in notes:
+        entry = HistoryEntry(
+            at_utc=datetime.now(UTC),
+            subscriber=subscriber,
+            who=caller.user or caller.subscriber,
+            what=what,
+        )
+        unit.note(entry)
+
+
+def _said(peer: Peer) -> str:
+    certificate = peer.certificate_fingerprint
+    said = f"{peer.host}:{peer.port}, from {', '.join(peer.networks) or peer.host}"
+    return f"{said}, certificate {certificate}" if certificate else said
+
+
+def _details(peer: Peer) -> dict[str, object]:
+    return {
+        "peer": peer.ae_title,
+        "host": peer.host,
+        "port": peer.port,
+        "associations": peer.associations,
+        "encoding": peer.encoding.value,
+        "rate_mbit_s": peer.rate_mbit_s,
+        "tls": peer.tls,
+        "contract": peer.subscriber,
+        "networks": list(peer.networks),
+        "certificate_fingerprint": peer.certificate_fingerprint,
+    }
+
+
+def _network(text: str) -> str:
+    """Write a network in one form. Raises ``EntryConflicts``."""
+    try:
+        return str(ipaddress.ip_network(text.strip()))
+    except ValueError as error:
+        raise EntryConflicts(f"{text} is no network, as 192.0.2.0/24 or 192.0.2.7") from error
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

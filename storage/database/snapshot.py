@@ -8,8 +8,11 @@ from storage.database.connection import Database
 from storage.database.peer import PeerTable
 from storage.database.poll import PollTable
 from storage.database.route import RouteTable
+from storage.database.subscriber_rows import read_contracts, read_users
 
 _LOOK_AGAIN_S = 1.0
+_READINGS = 3
+"""Times a snapshot is read anew because something changed meanwhile."""
 
 
 class DatabaseSnapshots:
@@ -33,11 +36,29 @@ class DatabaseSnapshots:
     def newest(self) -> Snapshot:
         """The snapshot as it stands now. Raises ``RecordsFailed``."""
         with self._lock:
-            (row,) = self._database.execute("SELECT number FROM revision WHERE id = 1")
-            if self._snapshot is None or row[0] != self._snapshot.revision:
-                self._snapshot = self._read(int(row[0]))
+            revision = self._revision()
+            if self._snapshot is None or revision != self._snapshot.revision:
+                self._snapshot = self._whole(revision)
             self._looked_at = time.monotonic()
             return self._snapshot
+
+    def _revision(self) -> int:
+        (row,) = self._database.execute("SELECT number FROM revision WHERE id = 1")
+        return int(row[0])
+
+    def _whole(self, revision: int) -> Snapshot:
+        """Read all of it, of one moment: the revision is the same before and after.
+
+        Where changes come too fast for that it bears the older revision, and is
+        read again at the next look.
+        """
+        for _ in range(_READINGS):
+            read = self._read(revision)
+            after = self._revision()
+            if after == revision:
+                break
+            revision = after
+        return read
 
     def _read(self, revision: int) -> Snapshot:
         return Snapshot(
@@ -45,4 +66,6 @@ class DatabaseSnapshots:
             peers={one.ae_title: one for one in self._peers.list()},
             routes=tuple(RouteTable(self._database).list()),
             polls=tuple(self._polls.list()),
+            contracts={one.subscriber: one for one in read_contracts(self._database)},
+            users={one.name: one for one in read_users(self._database)},
         )
