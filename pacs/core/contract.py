@@ -7,9 +7,13 @@ or one request is decided by the ``Gate`` and by nobody else.
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final, Protocol
 
-from pacs.core.caller import Right, SubscriberName
+from pacs.core.caller import Candidate, Right, SubscriberName
 from pacs.core.identifiers import AETitle, StudyInstanceUID
+
+ENROL: Final = "enrol"
+"""The user name under which a device that no contract knows yet introduces itself. No user has it."""
 
 
 class ContractState(enum.Enum):
@@ -94,3 +98,11 @@ class User:
     name: str
     subscriber: SubscriberName
     passcode: str = field(default="", repr=False)
+
+
+class Enrolments(Protocol):
+    """Takes in devices that introduce themselves with an enrolment code."""
+
+    def enrol(self, code: bytes, candidate: Candidate) -> SubscriberName | None:
+        """Note the device as pending and give its subscriber; ``None`` for a code that is not valid."""
+        ...
