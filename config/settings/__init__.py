@@ -8,6 +8,7 @@ docs/operations.md are made from them.
 from msgspec import Struct, field
 
 from config.settings.keeping import Database, Parsing, Query, Retrieve, Storage
+from config.settings.legitimacy import Legitimacy
 from config.settings.network import Association, Dicom, Identity, Outbox, Serve, Subscriber
 from config.settings.observing import Logging, Metrics
 from config.settings.units import Section
@@ -22,6 +23,7 @@ __all__ = [
     "Forward",
     "Identity",
     "Jobs",
+    "Legitimacy",
     "Logging",
     "Metrics",
     "Outbox",
@@ -42,6 +44,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     dicom: Dicom = field(default_factory=Dicom)
     association: Association = field(default_factory=Association)
+    legitimacy: Legitimacy = field(default_factory=Legitimacy)
     serve: Serve = field(default_factory=Serve)
     storage: Storage = field(default_factory=Storage)
     database: Database = field(default_factory=Database)

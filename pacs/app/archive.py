@@ -14,19 +14,21 @@ import pydicom.config
 from config.load import Loaded
 from config.settings import Settings
 from pacs.app.extension import Attached, Extension, installed
+from pacs.app.gate import contract_gate
 from pacs.app.headers import header_reader
 from pacs.app.poll import polls
 from pacs.app.provided import OURS
+from pacs.app.subscriber import enrolments
 from pacs.core.errors import NotInitialized, SettingsInvalid
 from pacs.core.identifiers import AETitle
-from pacs.core.ports import AuditTrail, Gate
+from pacs.core.ports import AuditTrail, Failures, Gate
 from pacs.jobs.broker import Bell
 from pacs.observe.audit import FileAuditTrail
 from pacs.services.conflict import Conflicts
 from pacs.services.delete import Deletions
 from pacs.services.delivery.shipment import Shipping
 from pacs.services.find import Find
-from pacs.services.gate import AskingGate, LoopbackGate
+from pacs.services.gate import AskingGate
 from pacs.services.job import Jobs
 from pacs.services.ls import Listing
 from pacs.services.outbox import Outbox
@@ -110,17 +112,21 @@ def open_archive(
     gate: Gate | None = None,
     extensions: Sequence[Extension] | None = None,
     receiver: str = "",
+    failures: Failures | None = None,
 ) -> Iterator[Archive]:
     """Open the archive of a home that ``initialize`` has made. Raises ``NotInitialized``.
 
     ``extensions`` are attached after ours; those installed unless given. A
     process that receives beside others names itself as ``receiver``: it gets
-    folders of its own for what is on its way.
+    folders of its own for what is on its way, and counts ``failures`` with them.
     """
     if not store_folder(home, loaded.settings).is_dir():
         raise NotInitialized(f"{home} holds no archive: run pacs --home {home} init")
     with ExitStack() as stack:
-        archive = _assembled(home, loaded.settings, gate, stack, receiver)
+        parts = _parts(home, loaded.settings, stack, receiver)
+        asking = AskingGate(gate or _gate(home, parts, failures))
+        archive = _archive(home, parts, asking)
+        stack.callback(archive.shipping.close)
         for extension in (*OURS, *(installed() if extensions is None else extensions)):
             settings = loaded.extensions.get(extension.name) or extension.settings()
             attached = extension.attach(archive, settings)
@@ -140,9 +146,7 @@ def _with(archive: Archive, name: str, attached: Attached) -> Archive:
     return replace(archive, extensions={**archive.extensions, name: attached})
 
 
-def _assembled(
-    home: Path, settings: Settings, gate: Gate | None, stack: ExitStack, receiver: str
-) -> Archive:
+def _parts(home: Path, settings: Settings, stack: ExitStack, receiver: str) -> "_Parts":
     database = Database(settings.database, home)
     stack.callback(database.close)
     store = DiskStore(store_folder(home, settings), settings.storage, receiver=receiver)
@@ -154,7 +158,7 @@ def _assembled(
     stack.callback(transcoder.close)
     wake = _wake(settings, stack)
     records = DatabaseRecords(database, settings.retrieve.versions, settings.outbox, wake=wake)
-    parts = _Parts(
+    return _Parts(
         scratch=scratch,
         settings=settings,
         database=database,
@@ -168,9 +172,17 @@ def _assembled(
         wake=wake,
         index=DatabaseRetrieveIndex(database),
     )
-    archive = _archive(home, parts, AskingGate(gate or _gate(settings)))
-    stack.callback(archive.shipping.close)
-    return archive
+
+
+def _gate(home: Path, parts: "_Parts", failures: Failures | None) -> Gate:
+    return contract_gate(
+        home,
+        parts.settings,
+        snapshots=parts.snapshots,
+        audit=parts.audit,
+        failures=failures,
+        enrolments=enrolments(parts.database, parts.audit, parts.settings.subscriber),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,13 +210,6 @@ def _wake(settings: Settings, stack: ExitStack) -> Callable[[str], None]:
     bell = Bell(settings.jobs.broker)
     stack.callback(bell.close)
     return bell.ring
-
-
-def _gate(settings: Settings) -> Gate:
-    return LoopbackGate(
-        loopback_trust=settings.dicom.loopback_trust,
-        issuer_of_patient_id=settings.identity.issuer_of_patient_id,
-    )
 
 
 def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:

@@ -19,6 +19,7 @@ from pacs.app.posting import posting
 from pacs.app.provided import service_classes
 from pacs.association.board import Board
 from pacs.association.limits import Occupancy
+from pacs.association.lockout import Lockout
 from pacs.association.server import AssociationServer
 from pacs.observe.log import configure
 from scp.server import Server
@@ -66,7 +67,12 @@ def hold_associations(
     _allow_descriptors()
     bounds = orders.settings.association
     board = Board(bounds.max_connections, orders.board)
-    with open_archive(Path(orders.home), orders.loaded(), receiver=orders.receiver) as archive:
+    with open_archive(
+        Path(orders.home),
+        orders.loaded(),
+        receiver=orders.receiver,
+        failures=Lockout(orders.settings.legitimacy, board),
+    ) as archive:
         archive.transcoder.sweep()
         taken = archive.reindex.settle()
         if taken:

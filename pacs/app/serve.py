@@ -10,28 +10,14 @@ from pathlib import Path
 
 from config.load import Loaded
 from pacs.app.archive import Archive, open_archive
+from pacs.app.gate import refuse_strangers, warn_of_plain_text
 from pacs.app.home import exclusive, initialize
 from pacs.app.metrics import measured
 from pacs.app.supervisor import Signals, Supervisor
 from pacs.app.workers import working
 from pacs.association.server import listen
-from pacs.core.errors import SettingsInvalid
-from pacs.services.gate import is_loopback
 
 _LOG = logging.getLogger("pacs.serve")
-
-
-def refuse_strangers(archive: Archive) -> None:
-    """Design section 5: beyond loopback only with a contract that identifies somebody.
-
-    Raises ``SettingsInvalid`` saying what is missing.
-    """
-    host = archive.settings.dicom.host
-    if host != "localhost" and not is_loopback(host):
-        raise SettingsInvalid(
-            f"dicom.host {host} is not loopback, and no active contract is bound to an address, "
-            "client certificate or user identity: nobody could be admitted"
-        )
 
 
 @contextmanager
@@ -63,7 +49,8 @@ def serve(home: Path, loaded: Loaded, ready: Callable[[int], None]) -> None:
         exclusive(home) as lock,
         _settled(home, loaded) as archive,
     ):
-        refuse_strangers(archive)
+        refuse_strangers(archive.settings, archive.snapshots.newest())
+        warn_of_plain_text(archive.settings.dicom.host, tls=False)
         listening = listen(archive.settings.dicom)
         port = int(listening.getsockname()[1])
         supervisor = Supervisor(home, loaded, listening=listening, lock=lock, signals=signals)

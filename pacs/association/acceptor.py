@@ -48,6 +48,8 @@ class ServedAssociation(threading.Thread):
         super().__init__(name="pacs-association", daemon=True)
         self.id = str(new_object_id())
         self.address = address
+        self.caller: Caller | None = None
+        """Who it was resolved to; nobody until it is admitted."""
         self._host, self._ended = host, ended
         self._bounds = host.settings.association
         self._draining = False
@@ -108,6 +110,7 @@ class ServedAssociation(threading.Thread):
         candidate = candidate_of(request, self.upper_layer.titles, *self.address)
         try:
             caller = admit(request, candidate, host=self._host, stack=stack, association=self.id)
+            self.caller = caller
             return self._accept(request, caller, candidate.called_ae_title, stack)
         except Rejected as rejected:
             self.upper_layer.reject(*rejected.answer)

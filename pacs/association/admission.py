@@ -5,6 +5,7 @@ caller is, the ``Gate`` decides.
 """
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
@@ -14,20 +15,34 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, UserIdentityNegotiation
 from config.settings import Settings
 from pacs.association.limits import Occupancy
 from pacs.association.message import Services
-from pacs.core.caller import Caller, Candidate
+from pacs.core.caller import Caller, Candidate, Refusal
+from pacs.core.contract import ENROL
 from pacs.core.errors import AdmissionRefused
-from pacs.core.identifiers import AETitle, is_ae_title
+from pacs.core.identifiers import AETitle, SOPClassUID, is_ae_title
 from pacs.core.ports import AuditTrail, Gate, Spool
 
 LOGGER = logging.getLogger("pacs.association")
 
 APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"
+IDENTITY_REFUSED: Final = (1, 1, 1)
 CONTEXT_UNSUPPORTED: Final = (1, 1, 2)
 CALLING_UNRECOGNIZED: Final = (1, 1, 3)
 CALLED_UNRECOGNIZED: Final = (1, 1, 7)
+NOT_NOW: Final = (2, 1, 1)
 CONGESTION: Final = (2, 3, 1)
 LIMIT_EXCEEDED: Final = (2, 3, 2)
 """Result, source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21."""
+ANSWERS: Final[Mapping[Refusal, tuple[int, int, int]]] = {
+    Refusal.DEVICE: CALLING_UNRECOGNIZED,
+    Refusal.CALLED: CALLED_UNRECOGNIZED,
+    Refusal.IDENTITY: IDENTITY_REFUSED,
+    Refusal.LATER: NOT_NOW,
+}
+MOST_CLASSES: Final = 128
+"""Presentation contexts one association can have: their ids are odd and fit a byte (PS3.8 Section 9.3.2.2)."""
+_NAMED: Final = frozenset({1, 2})
+"""User-Identity-Types whose primary field is a user name, PS3.7 Table D.3-14."""
+_SHOWN: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +58,12 @@ class Host:
 
 
 class Rejected(Exception):
-    """The association is rejected; ``answer`` is result, source and reason."""
+    """The association is rejected; ``answer`` is result, source and reason, ``cause`` for the audit trail."""
 
-    def __init__(self, answer: tuple[int, int, int]) -> None:
+    def __init__(self, answer: tuple[int, int, int], cause: str = "") -> None:
         super().__init__("/".join(map(str, answer)))
         self.answer = answer
+        self.cause = cause
 
 
 def candidate_of(
@@ -63,10 +79,24 @@ def candidate_of(
         called_ae_title=AETitle(titles[0]),
         address=address,
         port=port,
+        sop_classes=_proposed(request),
         user_identity_type=None if identity is None else identity.user_identity_type,
         user_identity=b"" if identity is None else identity.primary_field or b"",
         user_passcode=b"" if identity is None else identity.secondary_field or b"",
     )
+
+
+def _proposed(request: A_ASSOCIATE) -> tuple[SOPClassUID, ...]:
+    contexts = request.presentation_context_definition_list[:MOST_CLASSES]
+    return tuple(dict.fromkeys(SOPClassUID(str(one.abstract_syntax)) for one in contexts))
+
+
+def _claimed(candidate: Candidate) -> dict[str, str]:
+    """The user a candidate says it is, for the audit trail; what may be an enrolment code is left out."""
+    if candidate.user_identity_type not in _NAMED:
+        return {}
+    name = candidate.user_identity.decode("utf-8", "replace")
+    return {"user": ENROL if name.startswith(f"{ENROL}:") else name[:_SHOWN]}
 
 
 def admit(
@@ -85,6 +115,8 @@ def admit(
             called_ae_title=candidate.called_ae_title,
             address=candidate.address,
             answer=str(rejected),
+            cause=rejected.cause,
+            **_claimed(candidate),
         )
         raise
     caller = replace(
@@ -100,6 +132,7 @@ def admit(
         calling_ae_title=candidate.calling_ae_title,
         called_ae_title=candidate.called_ae_title,
         address=candidate.address,
+        **({"user": caller.user} if caller.user else {}),
     )
     return caller
 
@@ -108,20 +141,20 @@ def _admitted(
     request: A_ASSOCIATE, candidate: Candidate, *, host: Host, stack: ExitStack
 ) -> Caller:
     if str(request.application_context_name) != APPLICATION_CONTEXT:
-        raise Rejected(CONTEXT_UNSUPPORTED)
+        raise Rejected(CONTEXT_UNSUPPORTED, "application context")
     if not host.occupancy.associate(candidate.address):
-        raise Rejected(LIMIT_EXCEEDED)
+        raise Rejected(LIMIT_EXCEEDED, "too many associations")
     stack.callback(host.occupancy.leave, candidate.address)
     dicom = host.settings.dicom
     called_us = dicom.any_called_ae_title or candidate.called_ae_title == dicom.ae_title.strip()
     if not is_ae_title(candidate.called_ae_title) or not called_us:
-        raise Rejected(CALLED_UNRECOGNIZED)
+        raise Rejected(CALLED_UNRECOGNIZED, "called AE title")
     if not is_ae_title(candidate.calling_ae_title):
-        raise Rejected(CALLING_UNRECOGNIZED)
+        raise Rejected(CALLING_UNRECOGNIZED, "calling AE title")
     try:
         return host.gate.admit(candidate)
-    except AdmissionRefused:
-        raise Rejected(CALLING_UNRECOGNIZED) from None
+    except AdmissionRefused as refused:
+        raise Rejected(ANSWERS[refused.refusal], str(refused)) from None
     except Exception as failure:  # noqa: BLE001 - a gate that cannot decide lets nobody in
         LOGGER.error("gate-failed kind=%s", type(failure).__name__)
-        raise Rejected(CONGESTION) from None
+        raise Rejected(CONGESTION, "the gate failed") from None

@@ -15,12 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from pacs.association.failures import SIZE_BYTES as FAILURES_BYTES
+from pacs.association.failures import FailureTable
 from pacs.association.throttle import SIZE_BYTES as THROTTLE_BYTES
 from pacs.association.throttle import Throttle
 
 MAX_LISTENERS: Final = 255
 """An owner is one byte, and 0 is nobody."""
 
+_AFTER_SLOTS: Final = THROTTLE_BYTES + 2 * FAILURES_BYTES
 _KEY_BYTES: Final = 16
 _NOBODY: Final = b"\0"
 _NO_HOST: Final = bytes(_KEY_BYTES)
@@ -32,20 +35,24 @@ class Board:
     def __init__(self, slots: int, descriptor: int = -1) -> None:
         self._slots = slots
         self._descriptor = descriptor
-        # Accepting listeners; the owners, the associated and the hosts of all slots; the throttle.
+        # Accepting listeners; the owners, the associated and the hosts of all slots; the throttle;
+        # failures of addresses and of all else: new names push out no address.
         self._owners = MAX_LISTENERS + 1
         self._associated = self._owners + slots
         self._hosts = self._associated + slots
         self._end = self._hosts + slots * _KEY_BYTES
-        self._memory = mmap.mmap(descriptor, self._end + THROTTLE_BYTES)
+        self._memory = mmap.mmap(descriptor, self._end + _AFTER_SLOTS)
         self._throttle = Throttle(self._memory, self._end)
+        failures = self._end + THROTTLE_BYTES
+        self._of_addresses = FailureTable(self._memory, failures)
+        self._of_names = FailureTable(self._memory, failures + FAILURES_BYTES)
         self._lock = threading.RLock()
         self._depth = 0
 
     @classmethod
     def shared(cls, slots: int) -> "Board":
         """Make one whose ``descriptor`` can be handed to other processes."""
-        size = MAX_LISTENERS + 1 + slots * (2 + _KEY_BYTES) + THROTTLE_BYTES
+        size = MAX_LISTENERS + 1 + slots * (2 + _KEY_BYTES) + _AFTER_SLOTS
         descriptor = os.memfd_create("pacs-board", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, size)
         return cls(slots, descriptor)
@@ -121,6 +128,18 @@ class Board:
         """Count an association of a host; ``False`` where it had as many within a minute."""
         return self._throttle.take(_key(host), per_minute=per_minute, now_s=now_s)
 
+    def note_failure(
+        self, key: str, *, most: int, window_s: float, lock_s: float, now_s: float
+    ) -> None:
+        """Count an identity that failed under ``address …`` or ``user …``."""
+        self._failures(key).note(
+            _key(key), most=most, window_s=window_s, lock_s=lock_s, now_s=now_s
+        )
+
+    def is_locked(self, key: str, now_s: float) -> bool:
+        """Tell whether too many have failed under a key."""
+        return self._failures(key).is_locked(_key(key), now_s)
+
     def associate(self, slot: int, associated: bool) -> None:
         """Note that the connection of a slot has associated, or no longer is."""
         self._memory[self._associated + slot] = int(associated)
@@ -148,10 +167,13 @@ class Board:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _failures(self, key: str) -> FailureTable:
+        return self._of_addresses if key.startswith("address ") else self._of_names
+
     def _column(self, start: int) -> bytes:
         return self._memory[start : start + self._slots]
 
 
 def _key(host: str) -> bytes:
-    """Sixteen bytes that stand for a host, never all zero."""
+    """Sixteen bytes that stand for a host or a name, never all zero."""
     return hashlib.blake2b(host.encode(), digest_size=_KEY_BYTES).digest()

@@ -2,7 +2,8 @@
 
 Owns the accept loop, the limits on connections and the drain. The loop never
 waits for a peer. Several processes may accept from one socket: who holds fewest
-connections goes first. Refuses to know what an association is used for.
+connections goes first. Refuses to know what an association is used for; who may
+not go on is ended by the ``Watch``.
 """
 
 import logging
@@ -18,6 +19,7 @@ from pacs.association.admission import Host
 from pacs.association.limits import Occupancy
 from pacs.association.message import Services
 from pacs.association.overrides import silence
+from pacs.association.watch import Watch
 from pacs.core.errors import AddressInUse
 from pacs.core.ports import AuditTrail, Gate, Spool
 
@@ -75,6 +77,7 @@ class AssociationServer:
         self._lock = threading.Lock()
         self._live: set[ServedAssociation] = set()
         self._stopping = threading.Event()
+        self._watch: Watch | None = None
         self._wake: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._deferred_s: float | None = None
@@ -101,6 +104,8 @@ class AssociationServer:
             target=self._accept_until_stopped, args=(taken, woken), name="pacs-accept", daemon=True
         )
         self._thread.start()
+        self._watch = Watch(self._host, self._connections)
+        self._watch.start()
         return port
 
     def drain(self, timeout_s: float) -> None:
@@ -135,6 +140,9 @@ class AssociationServer:
             self._wake.close()
             self._thread.join()
             self._wake = None
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
 
     def _accept_until_stopped(self, listener: socket.socket, woken: socket.socket) -> None:
         with (

@@ -10,6 +10,8 @@ import mmap
 import struct
 from typing import Final
 
+from pacs.association.entries import find_entry
+
 HOSTS: Final = 512
 _ENTRY: Final = struct.Struct("=16sdd")
 """Key of the host, what is left to it, and when that was reckoned, in seconds."""
@@ -39,11 +41,9 @@ class Throttle:
     def _place(self, key: bytes) -> int:
         """Where the bucket of a host lies, or may begin."""
         end = self._start + SIZE_BYTES
-        at = self._memory.find(key, self._start, end)
-        while at >= 0:
-            if (at - self._start) % _ENTRY.size == 0:
-                return at
-            at = self._memory.find(key, at + 1, end)
+        at = find_entry(self._memory, key, start=self._start, end=end, size=_ENTRY.size)
+        if at >= 0:
+            return at
         entries = _ENTRY.iter_unpack(self._memory[self._start : end])
         used_s = [reckoned_s for _, _, reckoned_s in entries]
         return self._start + used_s.index(min(used_s)) * _ENTRY.size

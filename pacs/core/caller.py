@@ -98,7 +98,8 @@ class Caller:
     verified, and then none is claimed to be. ``destinations`` are AE titles it may
     have images moved to beside its own peers, ``None`` any. ``max_matrix`` is the most
     Rows, and Columns, an image may be delivered with. ``revision`` is that of the
-    ``Snapshot`` this was resolved by.
+    ``Snapshot`` this was resolved by. ``known_device`` says that it was recognized as one of
+    the subscriber's devices, whether or not a ``user`` was named, too.
     """
 
     subscriber: SubscriberName
@@ -110,6 +111,7 @@ class Caller:
     association: str = ""
     issuer_of_patient_id: str = ""
     user: str = ""
+    known_device: bool = False
     certificate_fingerprint: str = ""
     destinations: frozenset[AETitle] | None = None
     max_matrix: int | None = None

@@ -7,10 +7,13 @@ or one request is decided by the ``Gate`` and by nobody else.
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from pacs.core.caller import Candidate, Right, SubscriberName
 from pacs.core.identifiers import AETitle, StudyInstanceUID
+
+ENROL: Final = "enrol"
+"""The user name under which a device that no contract knows yet introduces itself. No user has it."""
 
 
 class ContractState(enum.Enum):

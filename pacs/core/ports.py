@@ -54,6 +54,18 @@ class Gate(Protocol):
         ...
 
 
+class Failures(Protocol):
+    """Counts failed identities, of all processes that admit peers on this node together."""
+
+    def blocked(self, key: str) -> bool:
+        """Tell whether so many failed under ``key`` lately that the next is refused unseen."""
+        ...
+
+    def note(self, key: str) -> None:
+        """Count one more under ``key``: ``address …`` or ``user …``."""
+        ...
+
+
 class AuditTrail(Protocol):
     """Keeps what happened, for every access. Never raises, never blocks a store."""
 

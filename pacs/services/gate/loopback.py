@@ -1,15 +1,10 @@
-"""Who may come in and what they may do, while no contract exists: loopback is the subscriber ``local``.
-
-Later policies implement the same port; nothing else decides about rights.
-"""
+"""Who may come in and what they may do, while no contract exists: loopback is the subscriber ``local``."""
 
 import ipaddress
-from collections.abc import Callable
 
 from pacs.core.caller import Caller, Candidate, Right, SubscriberName, Visibility
 from pacs.core.errors import AdmissionRefused, NotAuthorized
 from pacs.core.identifiers import Registrant, new_object_id
-from pacs.core.ports import Gate
 
 LOCAL = SubscriberName("local")
 _LOCAL_RIGHTS = frozenset(Right) - {Right.ADMINISTER}
@@ -57,36 +52,3 @@ class LoopbackGate:
     def stands(self, caller: Caller) -> bool:
         """Loopback stays what it is."""
         return True
-
-
-Admission = Callable[[Caller], str | None]
-"""Gives the reason for refusing a caller, or ``None``."""
-
-
-class AskingGate:
-    """A gate that asks others about whom it admits; their refusals are final."""
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-        self._admissions: tuple[Admission, ...] = ()
-
-    def add(self, admission: Admission) -> None:
-        """Ask one more; while the archive is put together."""
-        self._admissions = (*self._admissions, admission)
-
-    def admit(self, candidate: Candidate) -> Caller:
-        """Resolve who asks. Raises ``AdmissionRefused``."""
-        caller = self._gate.admit(candidate)
-        for admission in self._admissions:
-            reason = admission(caller)
-            if reason is not None:
-                raise AdmissionRefused(reason)
-        return caller
-
-    def allow(self, caller: Caller, right: Right, purpose: str = "") -> Caller:
-        """As the gate does. Raises ``NotAuthorized``."""
-        return self._gate.allow(caller, right, purpose)
-
-    def stands(self, caller: Caller) -> bool:
-        """As the gate does."""
-        return self._gate.stands(caller)

@@ -1,0 +1,102 @@
+"""The gate, put together: contracts, devices, identities, and what must hold before a network sees it."""
+
+import logging
+from pathlib import Path
+
+from config.settings import Settings
+from pacs.association.lockout import Lockout
+from pacs.core.contract import ContractState, Enrolments
+from pacs.core.errors import SettingsInvalid
+from pacs.core.ports import AuditTrail, Failures, Gate, Snapshots
+from pacs.core.records import Snapshot
+from pacs.services.gate import ContractGate, is_loopback
+from pacs.services.gate.contract import Trust
+from pacs.services.gate.devices import Devices
+from pacs.services.gate.host_names import HostNames
+from pacs.services.gate.identities import Identities, Tokens
+from pacs.services.gate.standing import Standing
+
+_LOG = logging.getLogger("pacs.serve")
+
+
+def contract_gate(
+    home: Path,
+    settings: Settings,
+    *,
+    snapshots: Snapshots,
+    audit: AuditTrail,
+    failures: Failures | None = None,
+    enrolments: Enrolments | None = None,
+) -> Gate:
+    """Join the parts. Failures are counted by this process alone unless given. Raises ``SettingsInvalid``."""
+    legitimacy = settings.legitimacy
+    return ContractGate(
+        snapshots,
+        standing=Standing(Devices(HostNames()), legitimacy.resolve_timeout_s),
+        identities=Identities(
+            matches=_matches,
+            tokens=_tokens(home, settings),
+            failures=failures or Lockout(legitimacy),
+        ),
+        audit=audit,
+        trust=Trust(
+            loopback=settings.dicom.loopback_trust,
+            issuer_of_patient_id=settings.identity.issuer_of_patient_id,
+            watch_s=legitimacy.watch_s,
+        ),
+        enrolments=enrolments,
+    )
+
+
+def _matches(passcode: bytes, kept: str) -> bool:
+    """Compare; what it needs is slow to import and most processes compare nothing."""
+    from pacs.services.passcode import matches
+
+    return matches(passcode, kept)
+
+
+def _tokens(home: Path, settings: Settings) -> Tokens | None:
+    if not settings.legitimacy.jwt_keys:
+        return None
+    from pacs.services.gate.tokens import WebTokens
+
+    return WebTokens(settings.legitimacy, home)
+
+
+# --- beyond loopback ----------------------------------------------------------------------
+
+
+def stays_on_loopback(host: str) -> bool:
+    """Tell whether who listens on this address is reached from this machine only."""
+    return host == "localhost" or is_loopback(host)
+
+
+def refuse_strangers(settings: Settings, snapshot: Snapshot) -> None:
+    """Beyond loopback, serve only where somebody can be told from everybody else.
+
+    Raises ``SettingsInvalid`` with the command that mends it.
+    """
+    host = settings.dicom.host
+    if not stays_on_loopback(host) and not identifies_somebody(snapshot):
+        raise SettingsInvalid(
+            f"dicom.host {host} is not loopback, and no active contract is bound to an address, "
+            "client certificate or user: nobody could be admitted. Name one: "
+            "pacs subscriber add NAME --right register --right query --right receive && "
+            "pacs peer add AE HOST PORT --subscriber NAME"
+        )
+
+
+def identifies_somebody(snapshot: Snapshot) -> bool:
+    """Tell whether an active contract has a device or a user to be known by."""
+    active = {
+        one.subscriber for one in snapshot.contracts.values() if one.state is ContractState.ACTIVE
+    }
+    devices = {one.subscriber for one in snapshot.peers.values()}
+    users = {one.subscriber for one in snapshot.users.values()}
+    return not active.isdisjoint(devices | users)
+
+
+def warn_of_plain_text(host: str, *, tls: bool) -> None:
+    """Say that what peers send beyond this machine can be read on its way, passcodes included."""
+    if not tls and not stays_on_loopback(host):
+        _LOG.warning("serving-without-tls host=%s", host)
