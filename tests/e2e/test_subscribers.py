@@ -1,0 +1,176 @@
+"""Two facilities on one archive, from their contracts to their end, as administrators and devices see it.
+
+Everything is done with the ``pacs`` command and by foreign devices: DCMTK's
+tools and pynetdicom's requestor.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE
+
+from tests import peers
+from tests.archive import PACS, Archive, Said, run, serving
+from tests.raw_peer import FIND, STUDY_ROOT, identifier, matches
+from tests.routing import image
+
+SHARED_ID = "4711"
+WITHIN_S = 10.0
+
+
+@pytest.fixture(scope="module")
+def archive(
+    tmp_path_factory: pytest.TempPathFactory,
+    peer_tool: Callable[[str], str],
+) -> Iterator[Archive]:
+    for one in ("echoscu", "storescu"):
+        peer_tool(one)
+    home = tmp_path_factory.mktemp("subscribers")
+    with serving(home, settings={"serve.listeners": "2"}) as running:
+        for name, device in (("north", "CT_NORTH"), ("south", "CT_SOUTH")):
+            running.pacs(
+                *("subscriber", "add", name, "--issuer", name.upper()),
+                *("--right", "register", "--right", "query", "--right", "receive"),
+            )
+            running.pacs("peer", "add", device, "127.0.0.1", "11113", "--subscriber", name)
+        until(lambda: said(running, "CT_NORTH").code == 0)
+        yield running
+
+
+def tool(name: str) -> str:
+    path = peers.find(name)
+    assert path is not None, peers.reason(name)
+    return path
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < deadline_s, "it never came to hold"
+        time.sleep(0.1)
+
+
+def said(archive: Archive, calling: str, *options: str) -> Said:
+    return run(tool("echoscu"), *options, "-aet", calling, "127.0.0.1", str(archive.port))
+
+
+def stored(archive: Archive, folder: Path, calling: str, data_set: Dataset, *options: str) -> Said:
+    path = folder / f"{data_set.SOPInstanceUID}.dcm"
+    data_set.save_as(path, enforce_file_format=True)
+    return run(
+        tool("storescu"), *options, "-aet", calling, "127.0.0.1", str(archive.port), str(path)
+    )
+
+
+def seen(archive: Archive, calling: str, patient: str = SHARED_ID) -> list[str]:
+    """Descriptions of the studies of a Patient ID that a device finds."""
+    ae = AE(ae_title=calling)
+    ae.add_requested_context(STUDY_ROOT + FIND)
+    association = ae.associate("127.0.0.1", archive.port)
+    assert association.is_established
+    try:
+        key = identifier("STUDY", PatientID=patient, StudyDescription="")
+        return sorted(one.StudyDescription for one in matches(association, STUDY_ROOT, key))
+    finally:
+        association.release()
+
+
+def audited(archive: Archive) -> list[dict[str, Any]]:
+    files = sorted((archive.home / "audit").glob("*.jsonl"))
+    return [json.loads(line) for one in files for line in one.read_text().splitlines()]
+
+
+def fed(archive: Archive, passcode: str, *arguments: str) -> None:
+    """Run a command that reads a passcode from its standard input."""
+    subprocess.run(
+        [*PACS, *arguments], env=archive.environment, input=passcode + "\n", text=True, check=True
+    )
+
+
+def test_two_facilities_never_see_each_others_patient(archive: Archive, tmp_path: Path) -> None:
+    for number, (calling, whose) in enumerate((("CT_NORTH", "north"), ("CT_SOUTH", "south"))):
+        sent = image(
+            f"1.2.826.0.1.3680043.2.1143.9.{number}",
+            PatientID=SHARED_ID,
+            StudyDescription=whose,
+            StudyInstanceUID=f"1.2.826.0.1.3680043.2.1143.9.{number}.1",
+            SeriesInstanceUID=f"1.2.826.0.1.3680043.2.1143.9.{number}.2",
+        )
+        assert stored(archive, tmp_path, calling, sent).code == 0
+    assert seen(archive, "CT_NORTH") == ["north"]
+    assert seen(archive, "CT_SOUTH") == ["south"]
+
+
+def test_a_stranger_hears_nothing_but_that_it_is_not_known(archive: Archive) -> None:
+    refused = said(archive, "STRANGER")
+    assert refused.code != 0
+    assert "Calling AE Title Not Recognized" in refused.text
+    (line,) = [one for one in audited(archive) if one.get("calling_ae_title") == "STRANGER"]
+    assert line["event"] == "association-refused"
+    assert line["cause"]
+
+
+def test_a_suspension_ends_what_is_open_and_a_resumption_lets_in_again(archive: Archive) -> None:
+    ae = AE(ae_title="CT_SOUTH")
+    ae.add_requested_context(STUDY_ROOT + FIND)
+    opened = [ae.associate("127.0.0.1", archive.port) for _ in range(4)]  # on both listeners
+    assert all(one.is_established for one in opened)
+    archive.pacs("subscriber", "suspend", "south", "--reason", "account not in order")
+    until(lambda: all(one.is_aborted for one in opened))
+    assert said(archive, "CT_SOUTH").code != 0
+    assert said(archive, "CT_NORTH").code == 0
+    archive.pacs("subscriber", "resume", "south")
+    until(lambda: said(archive, "CT_SOUTH").code == 0)
+
+
+def test_a_user_is_known_from_any_device_by_its_passcode(archive: Archive, tmp_path: Path) -> None:
+    fed(archive, "correct horse", "subscriber", "user", "add", "north", "radiographer")
+    sent = image("1.2.826.0.1.3680043.2.1143.9.5", PatientID="USER", StudyDescription="by a user")
+
+    def store(*options: str) -> bool:
+        return stored(archive, tmp_path, "ANY_STATION", sent, *options).code == 0
+
+    time.sleep(1.1)  # documented: a change holds within a second; failures would be counted
+    assert store("-usr", "radiographer", "-pwd", "correct horse")
+    assert not store("-usr", "radiographer", "-pwd", "wrong")
+    assert not store("-usr", "nobody", "-pwd", "correct horse")
+    assert not store()
+    assert seen(archive, "CT_NORTH", "USER") == ["by a user"]
+    assert seen(archive, "CT_SOUTH", "USER") == []
+    refusals = [one for one in audited(archive) if one.get("calling_ae_title") == "ANY_STATION"]
+    assert sum(one["event"] == "association-refused" for one in refusals) == 3
+    assert "correct horse" not in json.dumps(refusals)
+
+
+def test_a_device_with_a_code_enrols_itself_and_works_once_it_is_accepted(
+    archive: Archive, tmp_path: Path
+) -> None:
+    code = archive.pacs("subscriber", "code", "add", "--right", "register").split()[0]
+    sent = image("1.2.826.0.1.3680043.2.1143.9.6", PatientID="NEW", StudyDescription="enrolled")
+
+    def store(*options: str) -> Said:
+        return stored(archive, tmp_path, "NEW_CT", sent, *options)
+
+    assert store("-usr", "enrol", "-pwd", "no-such-code").code != 0
+    introduced = store("-usr", "enrol", "-pwd", code)
+    assert introduced.code != 0
+    pending = [one for one in archive.listed("subscriber", "list") if one["state"] == "pending"]
+    assert len(pending) == 1
+    assert store().code != 0
+    archive.pacs("subscriber", "accept", pending[0]["name"], "--as", "clinic")
+    until(lambda: store().code == 0)
+    assert said(archive, "NEW_CT").code == 0
+
+
+def test_a_contract_that_is_cancelled_leaves_its_images_to_whom_is_named(archive: Archive) -> None:
+    archive.pacs(
+        "subscriber", "cancel", "south", "--reason", "closed", "--images-to", "north"
+    )  # fmt: skip
+    until(lambda: said(archive, "CT_SOUTH").code != 0)
+    until(lambda: seen(archive, "CT_NORTH") == ["north", "south"])
