@@ -110,9 +110,10 @@ def record(archive: Archive, to: str) -> dict[str, tuple[SentState, int, int]]:
 
 
 def used(archive: Archive, kind: str, to: str) -> int:
-    """Add up the usage."""
+    """Add up the usage: how many were delivered, or with ``deliver-bytes`` what travelled."""
+    column = {"deliver": "amount", "deliver-bytes": "bytes"}[kind]
     rows = archive.database.execute(
-        "SELECT amount FROM usage_fact WHERE kind = ? AND subject = ?", (kind, to)
+        f"SELECT {column} FROM usage_fact WHERE kind = 'deliver' AND receiver = ?", (to,)
     )
     return sum(row[0] for row in rows)
 

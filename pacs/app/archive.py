@@ -38,6 +38,7 @@ from pacs.services.reindex import Reindex
 from pacs.services.retrieve import Retrieve
 from pacs.services.stats import Statistics
 from pacs.services.store import Ingest
+from pacs.services.usage import UsageAccount
 from pacs.services.verify import Verification
 from processing.datasets.transcode import SandboxedTranscoder
 from scu.store import StoreSCU
@@ -56,6 +57,7 @@ from storage.database.snapshot import DatabaseSnapshots
 from storage.database.stats import DatabaseCounts
 from storage.database.store import DatabaseRecords
 from storage.database.subscriber import ContractTable
+from storage.database.usage import UsageTable
 from storage.instances.disk import DiskStore
 from storage.instances.receivers import is_worker
 from storage.journal import Journal
@@ -92,6 +94,7 @@ class Archive:
     reindex: Reindex
     jobs: Jobs
     polls: Polls
+    usage: UsageAccount
     job_table: JobTable
     wake: Callable[[str], None]
     records: DatabaseRecords
@@ -245,6 +248,7 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         reindex=reindex,
         jobs=Jobs(JobList(parts.database, parts.wake), parts.audit),
         polls=polls(parts.database, parts.records, parts.audit),
+        usage=UsageAccount(UsageTable(parts.database)),
         job_table=parts.job_table,
         wake=parts.wake,
         records=parts.records,

@@ -17,6 +17,7 @@ from pacs.app.archive import Archive, open_archive
 from pacs.app.control import Orders
 from pacs.app.posting import posting
 from pacs.app.provided import service_classes
+from pacs.app.usage import counting
 from pacs.association.board import Board
 from pacs.association.limits import Occupancy
 from pacs.association.lockout import Lockout
@@ -36,13 +37,13 @@ def listening(
     Listens by the settings unless given a ``listener``, and counts alone
     unless given an ``occupancy``.
     """
-    with posting(archive) as postman:
+    with posting(archive) as postman, counting(archive, postman) as ways:
         server = AssociationServer(
             archive.settings,
             gate=archive.gate,
             spool=archive.store,
             services=Server(
-                service_classes(archive), gate=archive.gate, audit=archive.audit, ways=postman
+                service_classes(archive), gate=archive.gate, audit=archive.audit, ways=ways
             ),
             audit=archive.audit,
             occupancy=occupancy,

@@ -59,6 +59,7 @@ COMMANDS: Mapping[str, Entry] = {
     "forward": Entry("pacs.cli.forward:forward", "Have a study sent to a peer, by a job"),
     "job": Entry("pacs.cli.job:job", "List jobs and dead letters; retry, cancel, purge"),
     "metrics": Entry("pacs.cli.metrics:metrics", "Print depth and age of queues for a collector"),
+    "usage": Entry("pacs.cli.usage:usage", "Add up what subscribers used in a month"),
     "route": Entry("pacs.cli.route:route", "Say which arrivals go where, and try it on a file"),
     "poll": Entry("pacs.cli.poll:poll", "Ask peers on a schedule for what is new, and fetch it"),
     "outbox": Entry("pacs.cli.outbox:outbox", "See events that peers have not confirmed yet"),

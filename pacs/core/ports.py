@@ -29,8 +29,8 @@ from pacs.core.records import (
     Place,
     Selection,
     Snapshot,
-    Usage,
 )
+from pacs.core.usage import Usage
 
 # --- the gate and the record of what passed it --------------------------------
 
@@ -250,7 +250,7 @@ class Unit(Protocol):
         ...
 
     def record_usage(self, usage: Usage) -> None:
-        """Note a fact for accounting."""
+        """Note a fact for accounting; one whose kind and key are noted already counts no second time."""
         ...
 
     def enqueue(self, job: Job) -> None:

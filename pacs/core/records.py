@@ -189,16 +189,6 @@ class Job:
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """One fact for accounting: ``subscriber`` used ``amount`` of ``kind``."""
-
-    subscriber: str
-    kind: str
-    amount: int
-    subject: str = ""
-
-
 # --- an instance on its way out ------------------------------------------------
 
 

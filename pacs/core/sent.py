@@ -43,7 +43,8 @@ class Run:
 class SentRow:
     """One instance that is held, and what is known of it at a destination: nothing where ``state`` is ``None``.
 
-    ``doubts`` is how often its answer was lost, ``job`` the job that dealt with it last.
+    ``size_bytes`` is the length of its Data Set as it is held, ``doubts`` how often its answer was lost,
+    ``job`` the job that dealt with it last.
     """
 
     row: int

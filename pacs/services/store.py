@@ -29,9 +29,9 @@ from pacs.core.records import (
     Job,
     Place,
     StoreOutcome,
-    Usage,
 )
 from pacs.core.sending_ports import Transcoder
+from pacs.core.usage import Registered
 from pacs.services.header import read_header
 
 
@@ -174,12 +174,14 @@ class Ingest:
 
     def facts(self, unit: Unit, caller: Caller, instance: Instance) -> None:
         """Note usage and the jobs that arrival rules ask for, in the transaction of the rows."""
+        place, header = instance.place, instance.header
         unit.record_usage(
-            Usage(
+            Registered(
                 subscriber=caller.subscriber,
-                kind="register-bytes",
-                amount=instance.place.size_bytes,
-                subject=instance.header.study_instance_uid,
+                object_id=place.object_id,
+                study_instance_uid=header.study_instance_uid,
+                modality=header.values.get("Modality", ""),
+                size_bytes=place.size_bytes - place.data_set_offset,
             )
         )
         for job in self.asked(caller, Level.IMAGE, instance):

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from pacs.core.caller import SubscriberName
 from pacs.core.journal import SERIES, STUDY, JournalEntry
+from pacs.core.usage import HoldingChanged
 from storage.database.conflict import refresh, refresh_instances, settle
 from storage.database.connection import Database
+from storage.database.usage import HELD_BYTES, note_usage
 from storage.database.versions import deliver, in_pieces, recount
 
 _AFFECTED = (
@@ -17,6 +20,7 @@ NOT_HELD_AGAIN = (
     "AND held.sop_instance_uid = instance.sop_instance_uid "
     "AND held.digest = instance.digest AND held.deleted_by IS NULL)"
 )
+_CHANGED = f"RETURNING registrant, {HELD_BYTES}"
 Affected = tuple[int, str, str, str, str]
 """Series row, registrant, Study, Series and SOP Instance UID."""
 
@@ -38,14 +42,20 @@ class Decisions:
         with self._database.alone():
             self.apply_within(entry)
 
-    def apply_within(self, entry: JournalEntry) -> None:
-        """Obey one entry in the caller's transaction, in which nobody else changes the index."""
+    def apply_within(self, entry: JournalEntry, *, anew: bool = False) -> None:
+        """Obey one entry in the caller's transaction, in which nobody else changes the index.
+
+        What it changes of what is held is usage, unless an index that is filled ``anew`` obeys it again.
+        """
+        changed: list[tuple[str, int]] = []
         if entry.kind == "delete":
-            self._hide(entry)
+            changed = [(whose, -size) for whose, size in self._hide(entry)]
         elif entry.kind == "restore":
-            self._restore(entry)
+            changed = self._restore(entry)
         else:
             self._settle(entry)
+        if not anew:
+            self._note(entry, changed, -1 if entry.kind == "delete" else 1)
         self._database.write(
             "INSERT INTO journal_applied (entry_id) VALUES (?) ON CONFLICT DO NOTHING", (entry.id,)
         )
@@ -59,26 +69,49 @@ class Decisions:
             ).fetchall()
         ]
 
-    def _hide(self, entry: JournalEntry) -> None:
-        affected = self._affected(entry.object_ids, "i.deleted_by IS NULL")
-        for marks, some in in_pieces(entry.object_ids):
-            self._database.write(
-                "UPDATE instance SET deleted_by = ?, delivered = 0 "
-                f"WHERE object_id IN ({marks}) AND deleted_by IS NULL",
-                [entry.id, *some],
+    def _note(self, entry: JournalEntry, changed: Sequence[tuple[str, int]], each: int) -> None:
+        """Note how much more, or less, each registrant holds by an entry."""
+        for whose in sorted({one[0] for one in changed}):
+            sizes = [size_bytes for registrant, size_bytes in changed if registrant == whose]
+            note_usage(
+                self._database,
+                HoldingChanged(
+                    subscriber=SubscriberName(whose),
+                    entry_id=entry.id,
+                    instances=each * len(sizes),
+                    size_bytes=sum(sizes),
+                ),
             )
-        self._refresh(affected)
 
-    def _restore(self, entry: JournalEntry) -> None:
-        """Bring back what is not held again by now."""
-        affected = self._affected(entry.object_ids, "i.deleted_by IS NOT NULL")
-        for marks, some in in_pieces(entry.object_ids):
-            self._database.write(
-                f"UPDATE instance SET deleted_by = NULL WHERE object_id IN ({marks}) "
-                f"AND deleted_by IS NOT NULL AND {NOT_HELD_AGAIN}",
-                some,
-            )
+    def _hide(self, entry: JournalEntry) -> list[tuple[str, int]]:
+        """Hide what is not hidden yet; gives whose it was, and its bytes."""
+        affected = self._affected(entry.object_ids, "i.deleted_by IS NULL")
+        hidden = [
+            row
+            for marks, some in in_pieces(entry.object_ids)
+            for row in self._database.write(
+                "UPDATE instance SET deleted_by = ?, delivered = 0 "
+                f"WHERE object_id IN ({marks}) AND deleted_by IS NULL {_CHANGED}",
+                [entry.id, *some],
+            ).fetchall()
+        ]
         self._refresh(affected)
+        return hidden
+
+    def _restore(self, entry: JournalEntry) -> list[tuple[str, int]]:
+        """Bring back what is not held again by now; gives whose it is, and its bytes."""
+        affected = self._affected(entry.object_ids, "i.deleted_by IS NOT NULL")
+        restored = [
+            row
+            for marks, some in in_pieces(entry.object_ids)
+            for row in self._database.write(
+                f"UPDATE instance SET deleted_by = NULL WHERE object_id IN ({marks}) "
+                f"AND deleted_by IS NOT NULL AND {NOT_HELD_AGAIN} {_CHANGED}",
+                some,
+            ).fetchall()
+        ]
+        self._refresh(affected)
+        return restored
 
     def _refresh(self, affected: Sequence[Affected]) -> None:
         """Choose versions, count and find conflicts anew where something came or went."""

@@ -28,7 +28,7 @@ _STUDY = (
     "AND i.delivered = 1 AND i.deleted_by IS NULL"
 )
 _ROWS = (
-    "SELECT i.id, i.object_id, i.sop_class_uid, i.sop_instance_uid, i.size_bytes, "
+    "SELECT i.id, i.object_id, i.sop_class_uid, i.sop_instance_uid, i.size_bytes - i.data_set_offset, "
     "f.state, f.job, f.attempts, f.doubts, f.committed "
     + _STUDY.format(join="LEFT JOIN forward_sent f ON f.ae_title = ? AND f.object_id = i.object_id")
 )

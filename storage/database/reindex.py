@@ -22,9 +22,11 @@ class RebuildTransaction(DatabaseUnit):
     def __init__(self, database: Database, versions: str) -> None:
         super().__init__(database, versions, alone=True)
         self._decisions = Decisions(database, versions)
+        self._anew = False
 
     def empty(self) -> None:
-        """Remove every row of every index table, and none of a record."""
+        """Remove every row of every index table, and none of a record. What follows is no news."""
+        self._anew = True
         for table in TABLES:
             if table.kind is Kind.INDEX:
                 self._database.write(f"DELETE FROM {table.name}")
@@ -44,7 +46,7 @@ class RebuildTransaction(DatabaseUnit):
 
     def obey(self, entry: JournalEntry) -> None:
         """Apply one journal entry."""
-        self._decisions.apply_within(entry)
+        self._decisions.apply_within(entry, anew=self._anew)
 
 
 class WholeIndex:

@@ -10,20 +10,22 @@ instance carries decide where it is found, and contradictions become rows of
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 
 from config.settings import Outbox as OutboxSettings
 from pacs.core.attributes import INDEXED, Level
 from pacs.core.events import Event
 from pacs.core.journal import INSTANCE, SERIES, STUDY
-from pacs.core.records import Held, Instance, Job, Usage
+from pacs.core.records import Held, Instance, Job
 from pacs.core.text import date_time_key, name_groups, name_sounds
+from pacs.core.usage import Usage
 from storage.database.conflict import refresh
 from storage.database.connection import INDEX_LOCK, Database
 from storage.database.job_rows import enqueue
 from storage.database.outbox import post
 from storage.database.retrieve import DatabaseRetrieveIndex, turns_of
+from storage.database.usage import note_usage
 from storage.database.versions import deliver
 
 _LONGEST_NAME = 640  # characters: a row of an index of PostgreSQL holds 2704 bytes
@@ -228,17 +230,8 @@ class DatabaseUnit:
     # --- records -----------------------------------------------------------------
 
     def record_usage(self, usage: Usage) -> None:
-        """Note a fact for accounting."""
-        self._insert(
-            "usage_fact",
-            {
-                "noted_utc": _utc(datetime.now(UTC)),
-                "subscriber": usage.subscriber,
-                "kind": usage.kind,
-                "amount": usage.amount,
-                "subject": usage.subject,
-            },
-        )
+        """Note a fact for accounting, once."""
+        note_usage(self._database, usage)
 
     def enqueue(self, job: Job) -> None:
         """Insert a job row; one with a ``unique_key`` that is waiting already is not doubled."""

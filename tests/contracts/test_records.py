@@ -9,10 +9,11 @@ import pytest
 
 from config.settings import Database as DatabaseSettings
 from pacs.core.attributes import Level
-from pacs.core.caller import Visibility
+from pacs.core.caller import SubscriberName, Visibility
 from pacs.core.errors import EntryNotFound, RecordsFailed
 from pacs.core.identifiers import AETitle, Registrant
-from pacs.core.records import Job, Peer, PeerEncoding, Selection, Usage
+from pacs.core.records import Job, Peer, PeerEncoding, Selection
+from pacs.core.usage import Connected
 from storage.database.connection import Database
 from storage.database.peer import PeerTable
 from storage.database.retrieve import DatabaseRetrieveIndex
@@ -21,6 +22,7 @@ from storage.database.store import DatabaseRecords
 from tests.contracts.test_find_index import instance
 
 ALL = Visibility(everything=True)
+USED = Connected(subscriber=SubscriberName("s"), association="1", asked_by="CT1", duration_ms=1)
 _VALUES = {"PatientID": "A1", "PatientName": "Doe^Jane", "Modality": "CT", "StudyDate": "20240101"}
 ONE = instance("1.1", "1.1.1", "1.1.1.1", values=_VALUES)
 TWO = instance("1.1", "1.1.1", "1.1.1.2", values=_VALUES)
@@ -56,7 +58,7 @@ def test_everything_in_a_transaction_is_committed_or_nothing(
     def interrupted() -> None:
         with records.transaction() as unit:
             assert unit.add_instance(ONE)
-            unit.record_usage(Usage(subscriber="s", kind="register", amount=1))
+            unit.record_usage(USED)
             unit.enqueue(Job(kind="k", payload="{}"))
             raise KeyError("the caller failed")
 
@@ -66,7 +68,7 @@ def test_everything_in_a_transaction_is_committed_or_nothing(
         assert count(database, table) == 0, table
     with records.transaction() as unit:
         assert unit.add_instance(ONE)
-        unit.record_usage(Usage(subscriber="s", kind="register", amount=1))
+        unit.record_usage(USED)
         unit.enqueue(Job(kind="k", payload="{}"))
     assert index.has_object(ONE.place.object_id)
     assert (count(database, "usage_fact"), count(database, "job")) == (1, 1)

@@ -296,7 +296,7 @@ def test_what_is_fetched_is_held_as_what_the_peer_would_send(tmp_path: Path) -> 
         )
         assert (registrant, source) == ("local", "PEER")
         ((kind, subscriber),) = archive.database.execute("SELECT kind, subscriber FROM usage_fact")
-        assert (kind, subscriber) == ("register-bytes", "local")
+        assert (kind, subscriber) == ("register", "local")
         (row,) = listed(archive, Level.STUDY, StudyInstanceUID=peer.images[0].StudyInstanceUID)
         assert row["PatientID"] == "POLLED"
         trail = "".join(one.read_text() for one in (archive.home / "audit").iterdir())

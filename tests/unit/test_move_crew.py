@@ -89,7 +89,8 @@ class Archive:
         yield self
 
     def record_usage(self, usage: Any) -> None:
-        self.usage[usage.kind] = self.usage.get(usage.kind, 0) + usage.amount
+        for counted, amount in (("deliver", usage.instances), ("deliver-bytes", usage.sent_bytes)):
+            self.usage[counted] = self.usage.get(counted, 0) + amount
 
     def current(self) -> Snapshot:
         return self.snapshot

@@ -20,10 +20,14 @@ class Fate(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shipped:
-    """One instance, once: ``status`` is the peer's, ``failure`` says why nothing was sent or heard."""
+    """One instance, once: ``status`` is the peer's, ``failure`` says why nothing was sent or heard.
+
+    ``sent_bytes`` is the length of the Data Set as it travelled.
+    """
 
     held: Held
     fate: Fate
     outcome: SendOutcome = SendOutcome.FAILURE
     status: int | None = None
     failure: Exception | None = None
+    sent_bytes: int = 0

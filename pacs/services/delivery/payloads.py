@@ -7,6 +7,7 @@ choose the forms (``choice``) and to bound what is made ahead (``ahead``).
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pacs.core.errors import TranscodingFailed
 from pacs.core.identifiers import TransferSyntaxUID
@@ -23,6 +24,12 @@ Prepare = Callable[[Held, Payload], AbstractContextManager[Payload]]
 Accepted = tuple[TransferSyntaxUID, ...]
 _GROWTH = 4
 """How much larger than its stored form a decompressed instance is taken to be until it is there."""
+
+
+def length_of(payload: Payload) -> int:
+    """Tell how many bytes of Data Set travel, while the payload is there."""
+    whole = payload.size_bytes
+    return (Path(payload.path).stat().st_size if whole is None else whole) - payload.offset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pacs.core.records import Held, Originator, Payload
 from pacs.core.sending_ports import Delivery
 from pacs.services.delivery.ahead import Making
 from pacs.services.delivery.fate import Fate, Shipped
-from pacs.services.delivery.payloads import Payloads
+from pacs.services.delivery.payloads import Payloads, length_of
 from pacs.services.delivery.waiting import Waiting
 
 
@@ -93,10 +93,16 @@ class Way:
             return self._send(one.held, made)
 
     def _send(self, held: Held, payload: Payload) -> Shipped:
+        length_bytes = length_of(payload)
         outcome = self._delivery.send(payload, self._originator, self._look_ahead)
         status = self._delivery.last_status
-        fate = Fate.UNSENT if status is None else Fate.ANSWERED
-        return Shipped(held=held, fate=fate, outcome=outcome, status=status)
+        return Shipped(
+            held=held,
+            fate=Fate.UNSENT if status is None else Fate.ANSWERED,
+            outcome=outcome,
+            status=status,
+            sent_bytes=0 if status is None else length_bytes,
+        )
 
     def _look_ahead(self) -> Payload | None:
         """Give what is sent next where it may be opened now: stored bytes, or what is made already."""

@@ -13,8 +13,9 @@ from pacs.core.caller import Caller
 from pacs.core.errors import PacsError, PeerUnreachable
 from pacs.core.identifiers import ObjectId
 from pacs.core.ports import Unit
-from pacs.core.records import Held, SendOutcome, Usage
+from pacs.core.records import Held, SendOutcome
 from pacs.core.sent import Run, SentState, Told
+from pacs.core.usage import Delivered, asked_by
 from pacs.services.delivery.shipment import Fate, Shipment, Shipped, Stopped
 from pacs.services.forward.desk import Desk
 
@@ -41,6 +42,7 @@ class Trip:
         self._marked: set[ObjectId] = set()
         self._begun: dict[ObjectId, Held] = {}
         self._pending: list[Told] = []
+        self._shipped: dict[ObjectId, Shipped] = {}
         self._over = False
         self._settled_s = time.monotonic()
         self._lock = threading.RLock()
@@ -91,6 +93,7 @@ class Trip:
             self.trouble = shipped.failure
         with self._lock:
             self.fates[told.object_id] = told, shipped.held
+            self._shipped[told.object_id] = shipped
             self._pending.append(told)
             self._look_ahead()
             if time.monotonic() - self._settled_s > _UNSETTLED_S:
@@ -125,21 +128,27 @@ class Trip:
         if not pending:
             return
         ours = self._desk.sent.settle(self._run, pending)
-        sizes = [
-            self.fates[one.object_id][1].place.size_bytes
+        taken = [
+            self._shipped.pop(one.object_id)
             for one in pending
             if one.state is SentState.SENT and one.object_id in ours
         ]
-        for kind, amount in (("deliver", len(sizes)), ("deliver-bytes", sum(sizes))):
-            if sizes:
-                unit.record_usage(
-                    Usage(
-                        subscriber=self._caller.subscriber,
-                        kind=kind,
-                        amount=amount,
-                        subject=str(self._run.destination),
-                    )
-                )
+        if taken:
+            unit.record_usage(self._delivered(taken))
+
+    def _delivered(self, taken: Sequence[Shipped]) -> Delivered:
+        """Make the fact: an instance is settled once in a run, so the first of them names it."""
+        first = min(one.held.place.object_id for one in taken)
+        return Delivered(
+            subscriber=self._caller.subscriber,
+            delivery=f"job {self._run.job}/{self._run.number}/{first}",
+            study_instance_uid=taken[0].held.study_instance_uid,
+            receiver=self._run.destination,
+            asked_by=asked_by(self._caller),
+            purpose=self._caller.purpose,
+            instances=len(taken),
+            sent_bytes=sum(one.sent_bytes for one in taken),
+        )
 
     def complete(self, wanted: int) -> bool:
         """Tell whether so many were sent, and nothing failed."""

@@ -16,10 +16,11 @@ from pacs.core.errors import (
     PeerUnreachable,
     TooManyMatches,
 )
-from pacs.core.identifiers import AETitle, SOPClassUID
+from pacs.core.identifiers import AETitle, SOPClassUID, new_object_id
 from pacs.core.ports import Records, RetrieveIndex, Snapshots
-from pacs.core.records import Originator, PeerEncoding, Progress, Selection, Usage
+from pacs.core.records import Originator, PeerEncoding, Progress, Selection
 from pacs.core.sending_ports import Delivery
+from pacs.core.usage import Delivered, asked_by
 from pacs.services.delivery.contexts import Chosen
 from pacs.services.delivery.shipment import Shipment, Shipping
 from pacs.services.retrieve.tally import Tally
@@ -70,7 +71,7 @@ class Retrieve:
         chosen = self._select(caller, selection)
         tally = Tally(len(chosen))
         shipment = self._shipping.shipment(peer, chosen, originator=originator)
-        with self._usage_of(caller, tally, str(destination)):
+        with self._usage_of(caller, tally, destination):
             yield tally.progress()
             yield from self._follow(shipment, tally, cancelled)
         yield tally.last()
@@ -149,22 +150,24 @@ class Retrieve:
         return caller.visibility.everything or len(caller.visibility.registrants) > 1
 
     @contextmanager
-    def _usage_of(self, caller: Caller, tally: Tally, receiver: str) -> Iterator[None]:
-        """Record what was delivered, however the retrieve ends: once for all of it."""
+    def _usage_of(self, caller: Caller, tally: Tally, receiver: AETitle) -> Iterator[None]:
+        """Note what was delivered, study by study, however the retrieve ends: once for all of it."""
+        delivery = new_object_id()  # Message IDs come again within an association
         try:
             yield
         finally:
-            if tally.completed or tally.warning:
+            if tally.taken:
                 with self._records.transaction() as unit:
-                    for kind, amount in (
-                        ("deliver", tally.completed + tally.warning),
-                        ("deliver-bytes", tally.sent_bytes),
-                    ):
+                    for study, taken in tally.taken.items():
                         unit.record_usage(
-                            Usage(
+                            Delivered(
                                 subscriber=caller.subscriber,
-                                kind=kind,
-                                amount=amount,
-                                subject=receiver,
+                                delivery=delivery,
+                                study_instance_uid=study,
+                                receiver=receiver,
+                                asked_by=asked_by(caller),
+                                purpose=caller.purpose,
+                                instances=taken.instances,
+                                sent_bytes=taken.sent_bytes,
                             )
                         )

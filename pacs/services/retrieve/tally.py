@@ -3,8 +3,24 @@
 They add up at every moment; for one thread.
 """
 
+from dataclasses import dataclass
+
+from pacs.core.identifiers import StudyInstanceUID
 from pacs.core.records import Held, Progress, SendOutcome
 from pacs.services.delivery.fate import Shipped
+
+
+@dataclass(slots=True)
+class Taken:
+    """What the receiver took of one study."""
+
+    instances: int = 0
+    sent_bytes: int = 0
+
+    def count(self, one: Shipped) -> None:
+        """One more was taken."""
+        self.instances += 1
+        self.sent_bytes += one.sent_bytes
 
 
 class Tally:
@@ -15,7 +31,7 @@ class Tally:
         self.completed = 0
         self.failed = 0
         self.warning = 0
-        self.sent_bytes = 0
+        self.taken: dict[StudyInstanceUID, Taken] = {}
         self._failed_uids: list[str] = []
 
     def count(self, one: Shipped) -> None:
@@ -24,7 +40,7 @@ class Tally:
             self.fail(one.held)
             return
         self.remaining -= 1
-        self.sent_bytes += one.held.place.size_bytes
+        self.taken.setdefault(one.held.study_instance_uid, Taken()).count(one)
         if one.outcome is SendOutcome.WARNING:
             self.warning += 1
         else:
