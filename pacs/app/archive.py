@@ -291,6 +291,7 @@ def _retrieve(parts: _Parts, shipping: Shipping) -> Retrieve:
         shipping=shipping,
         snapshots=parts.snapshots,
         settings=parts.settings.retrieve,
+        audit=parts.audit,
     )
 
 
