@@ -22,6 +22,7 @@ from pacs.core.errors import OperationUnsupported, PacsError
 from pacs.core.event_ports import EventWay, EventWays
 from pacs.core.ports import AuditTrail, Gate
 from pacs.core.sending_ports import Delivery
+from scp.purpose import stated
 from scp.service_class import ServiceClass
 from scp.status import (
     NO_SUCH_SOP_CLASS,
@@ -166,7 +167,8 @@ class Server:
         handler = service_class.operations.get(request.operation)
         if handler is None:
             raise OperationUnsupported
-        caller = self._gate.allow(request.caller, service_class.rights[request.operation])
+        right = service_class.rights[request.operation]
+        caller = self._gate.allow(request.caller, right, stated(request))
         responses = handler(replace(request, caller=caller))
         try:
             yield from responses

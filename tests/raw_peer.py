@@ -54,9 +54,10 @@ def associated(
     received: Callable[[Any], int] | None = None,
     scp_roles: Sequence[str] | None = None,
     extended: Sequence[tuple[str, bytes]] = (),
+    ae_title: str = "RAWPEER",
 ) -> Iterator[Association]:
     """Associate; with ``received`` every context is for C-GET: we take the SCP role."""
-    entity = AE(ae_title="RAWPEER")
+    entity = AE(ae_title=ae_title)
     entity.maximum_pdu_size = 131_072
     proposed = list(contexts)
     for abstract, syntaxes in proposed:
@@ -188,12 +189,14 @@ def get(
     identifier: Dataset,
     contexts: Iterable[tuple[str, str]],
     taken: Taken | None = None,
+    *,
+    ae_title: str = "RAWPEER",
 ) -> tuple[list[Response], list[Instance]]:
     """Retrieve by C-GET in these (SOP Class, syntax) contexts."""
     received = taken or Taken()
     proposed = [(model + GET, [IMPLICIT_LITTLE])]
     proposed += [(one, [syntax]) for one, syntax in dict.fromkeys(contexts)]
-    with associated(port, proposed, received=received) as association:
+    with associated(port, proposed, received=received, ae_title=ae_title) as association:
         responses = list(association.send_c_get(identifier, model + GET))
     return responses, received.instances
 

@@ -301,6 +301,7 @@ def _retrieve(parts: _Parts, shipping: Shipping) -> Retrieve:
         shipping=shipping,
         snapshots=parts.snapshots,
         settings=parts.settings.retrieve,
+        audit=parts.audit,
     )
 
 

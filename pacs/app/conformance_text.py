@@ -115,6 +115,8 @@ names, timezone query adjustment, enhanced multi-frame image conversion. Each ac
 - Fuzzy matching: a name also matches when every word of the key sounds like (Soundex) some word of it, in any order.
 - Timezone query adjustment: acts where the identifier has Timezone Offset From UTC; dates of birth and dates without a
   time are never moved.
+- What a caller may not see does not exist for it: neither as a match nor in counts, Modalities in Study or SOP Classes in
+  Study. A patient exists where one of its studies does, a study where one of its series does.
 - Every response carries Query/Retrieve Level, Retrieve AE Title, the unique key of the level, and a Specific Character Set
   that can hold its values.
 """
@@ -135,6 +137,8 @@ the next sub-operation.
   compressed without loss where the receiver takes nothing else; else the sub-operation fails. Nothing is ever compressed
   with loss, and what is stored compressed is never compressed again. In a C-GET the calling AE title names the peer.
 - A destination that cannot be reached fails every sub-operation: 0xA702.
+- A Move Destination that the caller's contract does not name is answered 0xA801, as one that does not exist.
+- An image whose Rows or Columns exceed what the purpose allows is found, but its sub-operation fails and names it.
 - An instance deleted between selection and delivery is left out and not counted.
 - What rests losslessly compressed (`storage.compress`) has two stored transfer syntaxes: that of its compressed form, in which it is sent
   where the receiver takes it, and that in which it was received: then it is restored and sent byte for byte. C-FIND
@@ -234,12 +238,19 @@ below it. Universal matching (a zero-length key; for text also asterisks only) g
 EXTENSIONS: Final = """
 ## 7. Extensions and private data
 
-Private query keys, at every level, creator `PACS ARCHIVE 1` in group 3109; they are never written into stored objects:
+Private elements of query identifiers, at every level, creator `PACS ARCHIVE 1` in group 3109; they are never written into stored
+objects:
 
 | element | name | VR | matching |
 | --- | --- | --- | --- |
 | (3109,xx01) | Registrant: under whose name the object is held | LO | single value, wild card |
 | (3109,xx02) | Received DateTime, in UTC | DT | single value, range |
+| (3109,xx03) | Purpose: what the request is made for; also in identifiers of C-MOVE and C-GET | LO | none: see below |
+
+Purpose names one of the purposes in the caller's contract; without it, or of zero length, the contract's own holds. It bounds
+which modalities exist for the request and how many Rows and Columns an image may be delivered with. In responses to C-FIND it
+is the purpose in force. One that the contract does not name is answered 0x0124; several values, more than 64 characters,
+control characters or another VR than LO (UN in Implicit VR) 0xA900 with its tag as Offending Element.
 
 An object without Issuer of Patient ID is indexed and answered under the registrant's own (`identity.issuer_of_patient_id`,
 by default `{identity.issuer_of_patient_id}`); the stored object is not changed.

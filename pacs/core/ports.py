@@ -294,6 +294,15 @@ class RetrieveIndex(Protocol):
         """Row, class and stored syntax of each instance to deliver, series by series; at most ``limit`` + 1."""
         ...
 
+    def select_within(
+        self, selection: Selection, visibility: Visibility, limit: int, max_matrix: int
+    ) -> tuple[Sequence[tuple[int, SOPClassUID, TransferSyntaxUID]], Sequence[SOPInstanceUID]]:
+        """As ``select``, and apart from them what has more Rows or Columns than ``max_matrix``.
+
+        Both together are at most ``limit`` + 1. What has neither is no image and within any bound.
+        """
+        ...
+
     def fetch(self, rows: Sequence[int]) -> Sequence[Held]:
         """Read those rows; one that has been deleted meanwhile is left out."""
         ...

@@ -25,17 +25,9 @@ from storage.database.find_sql import (
     joined,
     one_of,
 )
+from storage.database.visibility import Sight
 
 _LEVELS = tuple(Level)
-_ALIVE = {  # something delivered is left of it
-    Level.PATIENT: "EXISTS (SELECT 1 FROM study AS lived JOIN series AS held "
-    "ON held.study_row = lived.id WHERE lived.patient_row = patient.id AND held.instance_count > 0)",
-    Level.STUDY: "EXISTS (SELECT 1 FROM series AS held "
-    "WHERE held.study_row = study.id AND held.instance_count > 0)",
-    Level.SERIES: "series.instance_count > 0",
-    # The second is implied by the first; saying it lets the index of SOP Instance UIDs be used.
-    Level.IMAGE: "instance.delivered = 1 AND instance.deleted_by IS NULL",
-}
 
 
 class Reader(Protocol):
@@ -82,9 +74,9 @@ class DatabaseFindIndex:
         deepest = max(levels, key=lambda one: one.depth)
         highest = min(levels, key=lambda one: one.depth)
         chain = _LEVELS[highest.depth : deepest.depth + 1]
-        parts = [compile_condition(one, dialect) for one in conditions]
-        parts += [_visible(one, visibility) for one in chain]
-        parts.append(Sql(_ALIVE[deepest]))
+        sight = Sight(visibility, dialect)
+        parts = [compile_condition(one, dialect, sight.kinds("held")) for one in conditions]
+        parts += sight.entities(chain)
         parts += driving(driver, conditions, dialect)
         where = joined(parts, "AND")
         repeated = deepest is not level or repeats_rows(driver)
@@ -115,17 +107,15 @@ class DatabaseFindIndex:
         columns += [f"{TABLES[step]}.id" for step in chain]
         columns += list(_PLACE) if level is Level.IMAGE else []
         columns += [column_of(one) for one in attributes]
-        where = joined(
-            [one_of(f"{table}.id", _padded(rows)), Sql(_ALIVE[level]), _visible(level, visibility)],
-            "AND",
-        )
+        sight = Sight(visibility, self._database.dialect)
+        where = joined([one_of(f"{table}.id", _padded(rows)), *sight.entities((level,))], "AND")
         sql = (
             f"SELECT {', '.join(columns)} FROM {join_tables(chain, level, self._database.dialect)} "
             f"WHERE {where.text} ORDER BY {table}.id"
         )
         with self._database.connection():
             page = list(self._database.execute(sql, where.params))
-            related = self._related(chain, [row[2 : 2 + len(chain)] for row in page], wanted)
+            related = self._related(chain, [row[2 : 2 + len(chain)] for row in page], wanted, sight)
         keywords = [one.keyword for one in attributes]
         first = len(columns) - len(keywords)
         for row in page:
@@ -141,13 +131,18 @@ class DatabaseFindIndex:
     # --- computed attributes ------------------------------------------------------------
 
     def _related(
-        self, chain: Sequence[Level], ids: Sequence[Sequence[int]], wanted: frozenset[str]
+        self,
+        chain: Sequence[Level],
+        ids: Sequence[Sequence[int]],
+        wanted: frozenset[str],
+        sight: Sight,
     ) -> list[tuple[int, dict[int, dict[str, str]]]]:
         """Make the computed attributes of every entity on a page, a query or two per level.
 
         Gives, by column of the page, what was made for each row number in it.
         """
         related: list[tuple[int, dict[int, dict[str, str]]]] = []
+        seen = Sql("") if sight.by_registrant else sight.series("series")
         for step in chain:
             queries = [(sql, names) for sql, names in _RELATED[step] if wanted.intersection(names)]
             if not queries or not ids:
@@ -155,20 +150,15 @@ class DatabaseFindIndex:
             numbers = _padded(sorted({row[step.depth] for row in ids}))
             made: dict[int, dict[str, str]] = {}
             for sql, names in queries:
-                self._collect(made, sql, names, numbers)
+                marks = ", ".join("?" * len(numbers))
+                said = sql.format(marks=marks, seen=f"AND {seen.text} " if seen.text else "")
+                self._collect(made, Sql(said, (*numbers, *seen.params)), names)
             related.append((2 + step.depth, made))
         return related
 
-    def _collect(
-        self,
-        made: dict[int, dict[str, str]],
-        sql: str,
-        names: tuple[str, ...],
-        numbers: tuple[int, ...],
-    ) -> None:
+    def _collect(self, made: dict[int, dict[str, str]], sql: Sql, names: tuple[str, ...]) -> None:
         """Numbers of one entity are added up, its texts listed."""
-        marks = ", ".join("?" * len(numbers))
-        for number, *values in self._database.execute(sql.format(marks=marks), numbers):
+        for number, *values in self._database.execute(sql.text, sql.params):
             entry = made.setdefault(number, {})
             for name, value in zip(names, values, strict=True):
                 if value is not None and not isinstance(value, str):
@@ -197,7 +187,7 @@ _RELATED: dict[Level, tuple[tuple[str, tuple[str, ...]], ...]] = {
         (
             "SELECT study.patient_row, COUNT(DISTINCT study.id), COUNT(*), "
             "SUM(series.instance_count) FROM study JOIN series ON series.study_row = study.id "
-            "WHERE study.patient_row IN ({marks}) AND series.instance_count > 0 "
+            "WHERE study.patient_row IN ({marks}) AND series.instance_count > 0 {seen}"
             "GROUP BY study.patient_row",
             (
                 "NumberOfPatientRelatedStudies",
@@ -209,31 +199,25 @@ _RELATED: dict[Level, tuple[tuple[str, tuple[str, ...]], ...]] = {
     Level.STUDY: (
         (
             "SELECT study_row, COUNT(*), SUM(instance_count), modality FROM series "
-            "WHERE study_row IN ({marks}) AND instance_count > 0 "
+            "WHERE study_row IN ({marks}) AND instance_count > 0 {seen}"
             "GROUP BY study_row, modality ORDER BY study_row, modality",
             ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "ModalitiesInStudy"),
         ),
         (
             "SELECT DISTINCT series.study_row, instance.sop_class_uid FROM series "
             "JOIN instance ON instance.series_row = series.id WHERE series.study_row IN ({marks}) "
-            "AND instance.delivered = 1 ORDER BY 1, 2",
+            "AND instance.delivered = 1 {seen}ORDER BY 1, 2",
             ("SOPClassesInStudy",),
         ),
     ),
     Level.SERIES: (
         (
-            "SELECT id, instance_count FROM series WHERE id IN ({marks})",
+            "SELECT id, instance_count FROM series WHERE id IN ({marks}) {seen}",
             ("NumberOfSeriesRelatedInstances",),
         ),
     ),
     Level.IMAGE: (),
 }
-
-
-def _visible(level: Level, visibility: Visibility) -> Sql:
-    if visibility.everything:
-        return Sql("1=1")
-    return one_of(f"{TABLES[level]}.registrant", tuple(sorted(visibility.registrants)))
 
 
 def _found(level: Level, row: Sequence[Any], number: int, values: dict[str, str]) -> Found:

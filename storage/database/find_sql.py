@@ -5,7 +5,7 @@ a query. Tables are always named in full, so fragments can be joined freely. A
 fragment may let more through than the condition, never less.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -90,8 +90,12 @@ def _pattern(column: str, pattern: str, dialect: Dialect) -> Sql:
     return Sql(f"{column} LIKE ? ESCAPE '!'", (escaped.replace("*", "%").replace("?", "_"),))
 
 
-def compile_condition(condition: Condition, dialect: Dialect) -> Sql:
-    """Say one condition in SQL."""
+def compile_condition(condition: Condition, dialect: Dialect, held: Sequence[Sql] = ()) -> Sql:
+    """Say one condition in SQL; what a study holds must be ``held``, a condition on its series."""
+    if isinstance(condition, ModalityInStudy):
+        return _modality(condition, dialect, held)
+    if isinstance(condition, SOPClassInStudy):
+        return _sop_class(condition, held)
     say: Callable[..., Sql] = _SAY[type(condition)]
     return say(condition, dialect)
 
@@ -187,10 +191,10 @@ def _study_moment(condition: StudyMoment, dialect: Dialect) -> Sql:
     return joined(parts, "AND")
 
 
-def _modality(condition: ModalityInStudy, dialect: Dialect) -> Sql:
+def _modality(condition: ModalityInStudy, dialect: Dialect, held: Sequence[Sql]) -> Sql:
     any_of = [one_of("held.modality", condition.values)] if condition.values else []
     any_of += [like("held.modality", one, dialect) for one in condition.patterns]
-    inner = joined(any_of, "OR")
+    inner = joined([joined(any_of, "OR"), *held], "AND") if held else joined(any_of, "OR")
     return Sql(
         "EXISTS (SELECT 1 FROM series AS held WHERE held.study_row = study.id "
         f"AND held.instance_count > 0 AND {inner.text})",
@@ -198,9 +202,10 @@ def _modality(condition: ModalityInStudy, dialect: Dialect) -> Sql:
     )
 
 
-def _sop_class(condition: SOPClassInStudy, dialect: Dialect) -> Sql:
-    del dialect
+def _sop_class(condition: SOPClassInStudy, held: Sequence[Sql]) -> Sql:
     inner = one_of("piece.sop_class_uid", condition.values)
+    if held:
+        inner = joined([inner, *held], "AND")
     return Sql(
         "EXISTS (SELECT 1 FROM series AS held JOIN instance AS piece ON piece.series_row = held.id "
         f"WHERE held.study_row = study.id AND piece.delivered = 1 AND {inner.text})",
@@ -232,8 +237,6 @@ _SAY: dict[type, Callable[..., Sql]] = {
     Between: _between,
     Named: _named,
     StudyMoment: _study_moment,
-    ModalityInStudy: _modality,
-    SOPClassInStudy: _sop_class,
     RegisteredBy: _registered_by,
     Received: _received,
     Under: _under,

@@ -16,6 +16,7 @@ from pacs.core.identifiers import (
 )
 from pacs.core.records import Held, Instance, Place, Selection
 from storage.database.connection import Database
+from storage.database.visibility import Sight
 
 _FROM = (
     "FROM instance i JOIN series e ON e.id = i.series_row JOIN study s ON s.id = e.study_row "
@@ -36,6 +37,13 @@ _VERSIONS = (
     "AND p.lone_study_uid = ? ORDER BY i.object_id"
 )
 _PARAMETERS_A_QUERY = 500
+_DENSER = " OR ".join(  # digits are compared as such: what is no single number counts as too large
+    f"LENGTH(COALESCE(i.\"{one}\", '')) > ? OR (LENGTH(COALESCE(i.\"{one}\", '')) = ? "
+    f'AND i."{one}" > ?)'
+    for one in ("rows", "columns")
+)
+
+Chosen = tuple[int, SOPClassUID, TransferSyntaxUID]
 
 
 class DatabaseRetrieveIndex:
@@ -46,7 +54,7 @@ class DatabaseRetrieveIndex:
 
     def is_ambiguous(self, selection: Selection, visibility: Visibility) -> bool:
         """Tell whether one patient or study asked for belongs to several registrants."""
-        where, params = _where(selection, visibility)
+        where, params = self._where(selection, visibility)
         asked = "s.study_instance_uid" if _names_studies(selection) else "p.patient_id"
         rows = self._database.execute(
             f"SELECT 1 {_FROM}{where} GROUP BY {asked} "
@@ -55,17 +63,37 @@ class DatabaseRetrieveIndex:
         )
         return any(rows)
 
-    def select(
-        self, selection: Selection, visibility: Visibility, limit: int
-    ) -> Sequence[tuple[int, SOPClassUID, TransferSyntaxUID]]:
+    def select(self, selection: Selection, visibility: Visibility, limit: int) -> Sequence[Chosen]:
         """Row, class and stored syntax of each instance to deliver; at most ``limit`` + 1."""
-        where, params = _where(selection, visibility)
+        where, params = self._where(selection, visibility)
         rows = self._database.execute(
             f"SELECT i.id, i.sop_class_uid, i.transfer_syntax_uid {_FROM}{where} "
             "ORDER BY s.id, e.id, i.object_id LIMIT ?",
             [*params, limit + 1],
         )
         return [(int(row[0]), SOPClassUID(row[1]), TransferSyntaxUID(row[2])) for row in rows]
+
+    def select_within(
+        self, selection: Selection, visibility: Visibility, limit: int, max_matrix: int
+    ) -> tuple[Sequence[Chosen], Sequence[SOPInstanceUID]]:
+        """As ``select``, and apart from them what has more Rows or Columns than ``max_matrix``."""
+        where, params = self._where(selection, visibility)
+        text = str(max_matrix)
+        bound = [len(text), len(text), text]
+        rows = self._database.execute(
+            "SELECT i.id, i.sop_class_uid, i.transfer_syntax_uid, "
+            f"CASE WHEN {_DENSER} THEN i.sop_instance_uid END {_FROM}{where} "
+            "ORDER BY s.id, e.id, i.object_id LIMIT ?",
+            [*bound, *bound, *params, limit + 1],
+        )
+        chosen: list[Chosen] = []
+        denser: list[SOPInstanceUID] = []
+        for row, sop_class, syntax, too_dense in rows:
+            if too_dense is None:
+                chosen.append((int(row), SOPClassUID(sop_class), TransferSyntaxUID(syntax)))
+            else:
+                denser.append(SOPInstanceUID(too_dense))
+        return chosen, denser
 
     def fetch(self, rows: Sequence[int]) -> Sequence[Held]:
         """Read those rows in that order; one that has been deleted meanwhile is left out."""
@@ -125,6 +153,16 @@ class DatabaseRetrieveIndex:
             )
         ]
 
+    def _where(self, selection: Selection, visibility: Visibility) -> tuple[str, list[object]]:
+        """Turn a selection into the rest of a WHERE clause that begins with AND."""
+        clauses, params = _asked(selection)
+        if not visibility.everything or visibility.modalities is not None:
+            sight = Sight(visibility, self._database.dialect)
+            seen = sight.series("i" if sight.by_registrant else "e")
+            clauses += f" AND {seen.text}"
+            params.extend(seen.params)
+        return clauses, params
+
 
 def turns_of(instance: Instance) -> list[str]:
     """The UIDs whose transactions take turns, in the order in which their locks are taken."""
@@ -173,8 +211,7 @@ def _names_studies(selection: Selection) -> bool:
     )
 
 
-def _where(selection: Selection, visibility: Visibility) -> tuple[str, list[object]]:
-    """Turn a selection into the rest of a WHERE clause that begins with AND."""
+def _asked(selection: Selection) -> tuple[str, list[object]]:
     clauses: list[str] = []
     params: list[object] = []
     for column, value in (
@@ -192,8 +229,4 @@ def _where(selection: Selection, visibility: Visibility) -> tuple[str, list[obje
         if values:
             clauses.append(f" AND {column} IN ({', '.join('?' * len(values))})")
             params.extend(values)
-    if not visibility.everything:
-        visible = sorted(visibility.registrants)
-        clauses.append(f" AND i.registrant IN ({', '.join('?' * len(visible)) or 'NULL'})")
-        params.extend(visible)
     return "".join(clauses), params

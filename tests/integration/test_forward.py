@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pynetdicom.sop_class import Verification
 
 from pacs.app.archive import Archive
 from pacs.app.forward import Nothing, forwarding
+from pacs.core.caller import Visibility
 from pacs.core.errors import DestinationUnknown, EntryNotFound
 from pacs.core.identifiers import AETitle, Registrant, SeriesInstanceUID, StudyInstanceUID
 from pacs.core.routing import Coercion, CoercionKind
@@ -401,6 +403,30 @@ def test_an_administrator_has_a_study_sent_again(archive: Archive, to: Scripted)
         service.ask(ADMIN, dest, StudyInstanceUID("9.9"))
     with pytest.raises(EntryNotFound):
         service.ask(ADMIN, dest, study, route="none")
+
+
+@pytest.mark.parametrize(
+    ("visibility", "destinations", "refusal"),
+    [
+        (Visibility(registrants=frozenset({Registrant("other")})), None, EntryNotFound),
+        (Visibility(everything=True, modalities=frozenset({"CT"})), None, EntryNotFound),
+        (Visibility(everything=True), frozenset({AETitle("ELSEWHERE")}), DestinationUnknown),
+    ],
+)
+def test_what_is_not_wholly_visible_or_may_not_go_there_is_as_if_it_were_not(
+    archive: Archive,
+    to: Scripted,
+    visibility: Visibility,
+    destinations: frozenset[AETitle] | None,
+    refusal: type[Exception],
+) -> None:
+    study_of(archive, "1.2.3", 1)
+    caller = replace(ADMIN, visibility=visibility, destinations=destinations)
+    with pytest.raises(refusal):
+        forwarding(archive).ask(caller, AETitle("DEST"), StudyInstanceUID("1.2.3"))
+    agreed = frozenset({(Registrant("local"), StudyInstanceUID("1.2.3"))})
+    caller = replace(ADMIN, visibility=Visibility(studies=agreed))
+    assert forwarding(archive).ask(caller, AETitle("DEST"), StudyInstanceUID("1.2.3")) == 1
 
 
 def test_each_registrant_of_a_study_is_a_job_of_its_own(archive: Archive, to: Scripted) -> None:

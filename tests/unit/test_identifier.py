@@ -23,7 +23,15 @@ from pacs.core.conditions import (
 )
 from pacs.core.errors import IdentifierInvalid
 from pacs.services.find.answers import character_sets_for, text_element
-from pacs.services.find.identifiers import Model, Negotiated, Query, Question, Source, parse
+from pacs.services.find.identifiers import (
+    Model,
+    Negotiated,
+    Query,
+    Question,
+    Source,
+    parse,
+    stated_purpose,
+)
 from pacs.services.find.narrowing import narrow
 from scp.find import application_information, negotiated
 
@@ -151,6 +159,60 @@ def test_our_private_keys_are_found_by_their_creator() -> None:
     )
     data_set[0x31090010].value = "SOMEBODY ELSE"
     assert {one.source for one in asked(data_set).keys} == {Source.NOWHERE}
+
+
+def purposeful(vr: str, value: object, creator: str = "PACS ARCHIVE 1") -> Dataset:
+    data_set = identifier(PatientName="")
+    data_set.private_block(0x3109, creator, create=True).add_new(3, vr, value)
+    return data_set
+
+
+@pytest.mark.parametrize(
+    ("vr", "value", "creator", "purpose"),
+    [
+        ("LO", "research", "PACS ARCHIVE 1", "research"),
+        ("LO", "", "PACS ARCHIVE 1", ""),
+        ("LO", " second opinion ", "PACS ARCHIVE 1", "second opinion"),
+        ("UN", b"research", "PACS ARCHIVE 1", "research"),
+        ("UN", "Zweitmeinung für".encode(), "PACS ARCHIVE 1", "Zweitmeinung für"),
+        ("LO", "research", "SOMEBODY ELSE", ""),
+    ],
+)
+def test_a_purpose_is_stated_in_our_block_and_is_no_key_to_match(
+    vr: str, value: object, creator: str, purpose: str
+) -> None:
+    data_set = purposeful(vr, value, creator)
+    assert stated_purpose(data_set) == purpose
+    assert stated_purpose(identifier(PatientName="")) == ""
+    if creator == "PACS ARCHIVE 1":
+        (_, key) = asked(data_set).keys
+        assert (key.keyword, key.source, key.matcher) == ("Purpose", Source.ARCHIVE, None)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("vr", "value"),
+    [
+        ("LO", ["research", "care"]),
+        ("LO", "r" * 65),
+        ("LO", "a\nb"),
+        ("UN", b"\xff\xfe"),
+        ("US", 3),
+        ("SQ", []),
+    ],
+)
+def test_a_malformed_purpose_is_refused_by_its_element(vr: str, value: object) -> None:
+    with pytest.raises(IdentifierInvalid) as refusal:
+        stated_purpose(purposeful(vr, value))
+    assert refusal.value.offending_elements == (0x31091003,)
+
+
+def test_two_purposes_are_refused() -> None:
+    data_set = purposeful("LO", "research")
+    data_set.add_new(0x31090011, "LO", "PACS ARCHIVE 1")
+    data_set.add_new(0x31091103, "LO", "care")
+    with pytest.raises(IdentifierInvalid):
+        stated_purpose(data_set)
 
 
 def test_what_the_index_can_decide_becomes_a_condition() -> None:

@@ -95,6 +95,9 @@ class Archive:
     def current(self) -> Snapshot:
         return self.snapshot
 
+    def record(self, event: str, caller: Caller | None, **details: object) -> None:
+        pass
+
     def path(self, place: Place) -> str:
         return place.name
 
@@ -173,6 +176,7 @@ def moving(
         shipping=shipping_of(archive, destination),
         snapshots=archive,
         settings=RetrieveSettings(),
+        audit=archive,
     )
     caller = Caller(
         subscriber=SubscriberName("local"),

@@ -109,6 +109,8 @@ class Entity:
             return self._found.registrant
         if keyword == "InstanceAvailability":
             return "ONLINE"
+        if keyword == "Purpose":
+            return self._query.purpose
         received = datetime.fromisoformat(self._found.received_utc).astimezone(UTC)
         return received.strftime("%Y%m%d%H%M%S.%f+0000")
 

@@ -31,7 +31,9 @@ INSTANCE_AVAILABILITY = 0x00080056
 TIMEZONE_OFFSET = 0x00080201
 PRIVATE_GROUP = 0x3109
 PRIVATE_CREATOR = "PACS ARCHIVE 1"
-"""Our private block: element xx01 is Registrant (LO), xx02 is Received DateTime (DT)."""
+"""Our private block: element xx01 is Registrant (LO), xx02 Received DateTime (DT), xx03 Purpose (LO)."""
+_PURPOSE = 0x03
+_LONGEST_PURPOSE = 64  # characters, PS3.5 Table 6.2-1 for LO
 
 _COMPUTED_TAGS = {
     0x00080061: ("ModalitiesInStudy", "CS"),
@@ -43,7 +45,11 @@ _COMPUTED_TAGS = {
     0x00201208: ("NumberOfStudyRelatedInstances", "IS"),
     0x00201209: ("NumberOfSeriesRelatedInstances", "IS"),
 }
-_OURS = {0x01: ("Registrant", "LO"), 0x02: ("ReceivedDateTime", "DT")}
+_OURS = {
+    0x01: ("Registrant", "LO"),
+    0x02: ("ReceivedDateTime", "DT"),
+    _PURPOSE: ("Purpose", "LO"),
+}
 _SIMPLE_TEXTS = frozenset({"AS", "CS", "DA", "LO", "PN", "SH", "TM", "UI"})
 _NEVER_KEYS = frozenset({QUERY_RETRIEVE_LEVEL, SPECIFIC_CHARACTER_SET, RETRIEVE_AE_TITLE})
 
@@ -119,7 +125,10 @@ class Combined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A question understood. ``offset_minutes`` is set where timezone adjustment acts."""
+    """A question understood. ``offset_minutes`` is set where timezone adjustment acts.
+
+    ``purpose`` is the one in force, which answers say where they are asked for it.
+    """
 
     level: Level
     keys: tuple[Key, ...]
@@ -128,6 +137,7 @@ class Query:
     relational: bool
     offset_minutes: int | None = None
     timezone_offset: str = ""
+    purpose: str = ""
 
     @property
     def all_keys_supported(self) -> bool:
@@ -147,8 +157,8 @@ class Query:
         )
 
 
-def parse(question: Question, max_uids: int) -> Query:
-    """Understand a question. Raises ``IdentifierInvalid`` naming the offending element."""
+def parse(question: Question, max_uids: int, purpose: str = "") -> Query:
+    """Understand a question asked for ``purpose``. Raises ``IdentifierInvalid`` naming the offending element."""
     identifier, negotiated = question.identifier, question.negotiated
     level = _level(question)
     offset_text = _text(identifier, TIMEZONE_OFFSET) if negotiated.timezone else ""
@@ -168,7 +178,28 @@ def parse(question: Question, max_uids: int) -> Query:
         relational=negotiated.relational,
         offset_minutes=offset,
         timezone_offset=offset_text,
+        purpose=purpose,
     )
+
+
+def stated_purpose(identifier: Dataset) -> str:
+    """Give the text of our private element Purpose; empty without one. Raises ``IdentifierInvalid``."""
+    ours = [tag for tag in map(int, identifier.keys()) if tag >> 16 == PRIVATE_GROUP]
+    tags = [tag for tag in ours if tag & 0xFF == _PURPOSE and tag & 0xFFFF > 0x1000]
+    stated = [tag for tag in tags if _creator(identifier, tag) == PRIVATE_CREATOR]
+    if not stated:
+        return ""
+    element = element_of(identifier, stated[0])
+    if len(stated) > 1 or element.VR not in ("LO", "UN"):
+        raise refused(stated[0])
+    text = element_text(element)
+    if len(text) > _LONGEST_PURPOSE or "\\" in text or not _is_legible(text):
+        raise refused(stated[0])
+    return text
+
+
+def _is_legible(text: str) -> bool:
+    return text.isprintable() and "\ufffd" not in text
 
 
 def _level(question: Question) -> Level:
@@ -221,7 +252,9 @@ def _key(identifier: Dataset, tag: int, level: Level, rules: Rules) -> Key:
     else:
         item = None
         # An offset says how to read other keys, where that was accepted; it never matches itself.
+        # So does a purpose say under what is asked.
         matchable = source is not Source.NOWHERE and element.VR != "SQ" and tag != TIMEZONE_OFFSET
+        matchable = matchable and keyword != "Purpose"
         matcher = matcher_of(vr, element_text(element), tag, rules) if matchable else None
     return Key(
         tag=tag,

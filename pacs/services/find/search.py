@@ -66,7 +66,7 @@ class Find:
 
         Raises, before the first answer, ``IdentifierInvalid`` or ``TooManyMatches``.
         """
-        query = parse(question, self._settings.max_uids)
+        query = parse(question, self._settings.max_uids, caller.purpose)
         run = _Run(self._index, self._read_header, self._settings, caller, query, cancelled)
         return self._answers(run, run.chosen())
 

@@ -55,11 +55,12 @@ class Forwarding:
         ``again``: also what the destination was sent before. Raises ``DestinationUnknown`` or
         ``EntryNotFound``.
         """
-        if destination not in self._desk.snapshots.newest().peers:
+        allowed = caller.destinations is None or destination in caller.destinations
+        if not allowed or destination not in self._desk.snapshots.newest().peers:
             raise DestinationUnknown(f"no peer is named {destination}")
         if route and self._desk.judge.route(route) is None:
             raise EntryNotFound(f"no route is named {route}")
-        holders = [one for one in self._desk.sent.holders(study) if _sees(caller, one)]
+        holders = [one for one in self._desk.sent.holders(study) if _sees_all(caller, one, study)]
         if not holders:
             raise EntryNotFound("no instance of that study is held")
         with self._desk.records.transaction() as unit:
@@ -83,5 +84,8 @@ class Forwarding:
         return self._desk.sent.purge(self._desk.settings.keep_s)
 
 
-def _sees(caller: Caller, registrant: Registrant) -> bool:
-    return caller.visibility.everything or registrant in caller.visibility.registrants
+def _sees_all(caller: Caller, registrant: Registrant, study: StudyInstanceUID) -> bool:
+    """Tell whether everything a registrant holds of a study is visible: all of it would be sent."""
+    seen = caller.visibility
+    whole = seen.everything or registrant in seen.registrants or (registrant, study) in seen.studies
+    return whole and seen.modalities is None

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from config.settings import Retrieve as RetrieveSettings
-from pacs.core.caller import Caller
+from pacs.core.caller import Caller, Visibility
 from pacs.core.errors import (
     DestinationUnknown,
     IdentifierInvalid,
     PeerUnreachable,
     TooManyMatches,
 )
-from pacs.core.identifiers import AETitle, SOPClassUID, new_object_id
-from pacs.core.ports import Records, RetrieveIndex, Snapshots
-from pacs.core.records import Originator, PeerEncoding, Progress, Selection
+from pacs.core.identifiers import AETitle, SOPClassUID, SOPInstanceUID, new_object_id
+from pacs.core.ports import AuditTrail, Records, RetrieveIndex, Snapshots
+from pacs.core.records import Originator, Peer, PeerEncoding, Progress, Selection
 from pacs.core.sending_ports import Delivery
 from pacs.core.usage import Delivered, asked_by
 from pacs.services.delivery.contexts import Chosen
@@ -28,6 +28,7 @@ from pacs.services.retrieve.tally import Tally
 LOGGER = logging.getLogger("pacs.retrieve")
 
 _ISSUER_TAG = 0x00100021
+_UIDS_IN_AUDIT = 100  # the count says how many there are
 Cancelled = Callable[[], bool]
 
 
@@ -42,7 +43,9 @@ class Retrieve:
         shipping: Shipping,
         snapshots: Snapshots,
         settings: RetrieveSettings,
+        audit: AuditTrail,
     ) -> None:
+        self._audit = audit
         self._index = index
         self._records = records
         self._shipping = shipping
@@ -65,14 +68,13 @@ class Retrieve:
         the first yield. What cannot be sent is counted as failed and named.
         ``cancelled`` is asked between the yields, by the same thread.
         """
-        peer = self._snapshots.current().peers.get(destination)
-        if peer is None:
-            raise DestinationUnknown
-        chosen = self._select(caller, selection)
-        tally = Tally(len(chosen))
+        peer = self._destination(caller, destination)
+        chosen, withheld = self._select(caller, selection)
+        tally = Tally(len(chosen), withheld)
         shipment = self._shipping.shipment(peer, chosen, originator=originator)
         with self._usage_of(caller, tally, destination):
             yield tally.progress()
+            tally.withhold()
             yield from self._follow(shipment, tally, cancelled)
         yield tally.last()
 
@@ -102,12 +104,13 @@ class Retrieve:
 
         Raises ``PeerUnreachable`` when that association ends.
         """
-        chosen = self._select(caller, selection)
-        tally = Tally(len(chosen))
+        chosen, withheld = self._select(caller, selection)
+        tally = Tally(len(chosen), withheld)
         waiting = self._shipping.waiting(chosen)
         encoding = self._encoding_of(caller)
         with self._usage_of(caller, tally, caller.ae_title):
             yield tally.progress()
+            tally.withhold()
             with closing(self._shipping.way(delivery, waiting, encoding)) as way:
                 while (sent := way.send_next()) is not None:
                     tally.count(sent)
@@ -132,22 +135,54 @@ class Retrieve:
         known = self._snapshots.current().peers.get(AETitle(caller.ae_title))
         return PeerEncoding.AS_STORED if known is None else known.encoding
 
-    def _select(self, caller: Caller, selection: Selection) -> Sequence[Chosen]:
+    def _destination(self, caller: Caller, destination: AETitle) -> Peer:
+        """Give the peer of that name, if the caller may have images moved there.
+
+        One of another subscriber is unknown like any other name; only the audit tells them apart.
+        """
+        peer = self._snapshots.current().peers.get(destination)
+        allowed = caller.destinations is None or destination in caller.destinations
+        if peer is not None and allowed:
+            return peer
+        cause = "no such peer" if peer is None else "not among the caller's destinations"
+        self._audit.record("destination-refused", caller, destination=str(destination), cause=cause)
+        raise DestinationUnknown(f"{destination}: {cause}")
+
+    def _select(
+        self, caller: Caller, selection: Selection
+    ) -> tuple[Sequence[Chosen], Sequence[SOPInstanceUID]]:
+        """Choose what to deliver, and what is asked for but denser than the caller's purpose allows."""
         limit = self._settings.max_instances
         # The same Patient ID or UID of two registrants is two things: never deliver both as one.
         # Who sees only one registrant's need not be asked about.
-        if self._sees_several(caller) and self._index.is_ambiguous(selection, caller.visibility):
+        if _sees_several(caller.visibility) and self._index.is_ambiguous(
+            selection, caller.visibility
+        ):
             raise IdentifierInvalid(
                 "what is asked for belongs to several registrants",
                 offending_elements=(_ISSUER_TAG,),
             )
-        chosen = self._index.select(selection, caller.visibility, limit)
-        if len(chosen) > limit:
+        chosen, withheld = self._within(caller, selection, limit)
+        if len(chosen) + len(withheld) > limit:
             raise TooManyMatches
-        return chosen
+        if withheld:
+            self._audit.record(
+                "delivery-withheld",
+                caller,
+                cause="image above the pixel density of the purpose",
+                purpose=caller.purpose,
+                max_matrix=caller.max_matrix,
+                count=len(withheld),
+                sop_instance_uids=withheld[:_UIDS_IN_AUDIT],
+            )
+        return chosen, withheld
 
-    def _sees_several(self, caller: Caller) -> bool:
-        return caller.visibility.everything or len(caller.visibility.registrants) > 1
+    def _within(
+        self, caller: Caller, selection: Selection, limit: int
+    ) -> tuple[Sequence[Chosen], Sequence[SOPInstanceUID]]:
+        if caller.max_matrix is None:
+            return self._index.select(selection, caller.visibility, limit), ()
+        return self._index.select_within(selection, caller.visibility, limit, caller.max_matrix)
 
     @contextmanager
     def _usage_of(self, caller: Caller, tally: Tally, receiver: AETitle) -> Iterator[None]:
@@ -171,3 +206,8 @@ class Retrieve:
                                 sent_bytes=taken.sent_bytes,
                             )
                         )
+
+
+def _sees_several(visibility: Visibility) -> bool:
+    owners = {*visibility.registrants, *(registrant for registrant, _ in visibility.studies)}
+    return visibility.everything or len(owners) > 1

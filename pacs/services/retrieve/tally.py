@@ -3,9 +3,10 @@
 They add up at every moment; for one thread.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pacs.core.identifiers import StudyInstanceUID
+from pacs.core.identifiers import SOPInstanceUID, StudyInstanceUID
 from pacs.core.records import Held, Progress, SendOutcome
 from pacs.services.delivery.fate import Shipped
 
@@ -26,12 +27,13 @@ class Taken:
 class Tally:
     """The counters of one retrieve."""
 
-    def __init__(self, total: int) -> None:
-        self.remaining = total
+    def __init__(self, total: int, withheld: Sequence[SOPInstanceUID] = ()) -> None:
+        self.remaining = total + len(withheld)
         self.completed = 0
         self.failed = 0
         self.warning = 0
         self.taken: dict[StudyInstanceUID, Taken] = {}
+        self._withheld = withheld
         self._failed_uids: list[str] = []
 
     def count(self, one: Shipped) -> None:
@@ -51,6 +53,13 @@ class Tally:
         self.remaining -= 1
         self.failed += 1
         self._failed_uids.append(held.sop_instance_uid)
+
+    def withhold(self) -> None:
+        """What the caller may not have failed before anything was begun."""
+        self.remaining -= len(self._withheld)
+        self.failed += len(self._withheld)
+        self._failed_uids += self._withheld
+        self._withheld = ()
 
     def vanished(self, count: int) -> None:
         """Instances deleted since they were selected: no longer part of the answer."""
