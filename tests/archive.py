@@ -21,6 +21,8 @@ from typing import IO, Any
 
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
+from tests import forked
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACS = (sys.executable, "-m", "pacs.cli.main")
 START_TIMEOUT_S = 60
@@ -53,15 +55,7 @@ class Archive:
 
     def pacs(self, *arguments: str) -> str:
         """Run one ``pacs`` command on this home; give what it printed."""
-        done = subprocess.run(
-            [*PACS, *arguments],
-            env=self.environment,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=TOOL_TIMEOUT_S,
-            check=False,
-        )
+        done = forked.run(arguments, self.environment, self.home, TOOL_TIMEOUT_S)
         assert done.returncode == 0, f"pacs {arguments[0]}: {done.returncode} {done.stderr}"
         return done.stdout
 

@@ -28,6 +28,7 @@ from config.load import load
 from pacs.app.archive import Archive
 from pacs.app.listening import listening
 from pacs.app.serve import prepared
+from tests import forked
 from tests.postgres import START_TIMEOUT_S, _free_port, _run
 from tests.pynetdicom_hold import hold
 
@@ -115,14 +116,7 @@ def arriving(home: Path) -> list[Path]:
 
 def pacs(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run one ``pacs`` command to its end."""
-    return subprocess.run(
-        [*_command(home), *arguments],
-        check=False,
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return forked.run(["--home", str(home), *arguments], os.environ, REPOSITORY)
 
 
 def _command(home: Path) -> list[str]:
