@@ -130,15 +130,22 @@ class Child:
         self.home = home
         self._log = home / "serve.log"
         with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*around, *_command(home), "serve", "--port", "0", *options],
-                cwd=REPOSITORY,
-                env={"PACS_JOBS__WORKERS": "0", **os.environ},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                **popen,
-            )
+            environment = {"PACS_JOBS__WORKERS": "0", **os.environ}
+            self.process: subprocess.Popen[bytes] | forked.Forked
+            if around or popen:
+                self.process = subprocess.Popen(
+                    [*around, *_command(home), "serve", "--port", "0", *options],
+                    cwd=REPOSITORY,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    **popen,
+                )
+            else:
+                arguments = ("--home", str(home), "serve", "--port", "0", *options)
+                streams = {"stdout": log.fileno(), "stderr": log.fileno()}
+                self.process = forked.Forked(arguments, environment, REPOSITORY, **streams)
         self.port = self._wait_for_port()
 
     @property

@@ -7,8 +7,9 @@ command a child with arguments, environment, working directory and standard
 streams of its own. A child is a process like any other: it has its own
 database connections, locks, signals and exit code. What only a fresh
 interpreter shows, that every module finds what it imports, is proved by those
-that are started without it: servers, workers, and the first of each command
-where it is the command that is tested.
+that are started without it: listeners and workers, which every server starts
+itself, servers under a tracer, and the first of each command where it is the
+command that is tested.
 """
 
 import atexit
@@ -31,6 +32,63 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = ("config", "pacs", "scp", "scu", "storage")
 LARGEST_REQUEST_BYTES = 1 << 20
 STREAMS = 3
+START_TIMEOUT_S = 60
+
+
+class Forked:
+    """One running command, to be watched and ended as with ``subprocess.Popen``.
+
+    It is killed when this object goes without it having been waited for.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        folder: Path,
+        *,
+        stdout: int,
+        stderr: int,
+    ) -> None:
+        asked = json.dumps([list(arguments), dict(environment), str(folder)]).encode()
+        assert len(asked) < LARGEST_REQUEST_BYTES
+        self.returncode: int | None = None
+        self._told, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, Path(os.devnull).open("rb") as nothing:
+            streams = [nothing.fileno(), stdout, stderr, theirs.fileno()]
+            socket.send_fds(_nursery(), [asked], streams)
+        self._told.settimeout(START_TIMEOUT_S)
+        self.pid = int(self._told.recv(64))
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; gives the exit code."""
+        if self.returncode is None:
+            self._told.settimeout(timeout)
+            try:
+                self.returncode = int(self._told.recv(64))
+            except TimeoutError:
+                raise subprocess.TimeoutExpired("pacs", timeout or 0.0) from None
+            self._told.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """The exit code, where it has ended."""
+        if self.returncode is None and select.select([self._told], [], [], 0)[0]:
+            self.wait(1)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, unless it is known to have ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
 
 
 def run(
@@ -40,21 +98,17 @@ def run(
     timeout_s: float = 120,
 ) -> "subprocess.CompletedProcess[str]":
     """Run one ``pacs`` command to its end; what it says is kept apart and given as text."""
-    asked = json.dumps([list(arguments), dict(environment), str(folder)]).encode()
-    assert len(asked) < LARGEST_REQUEST_BYTES
-    nothing = os.open(os.devnull, os.O_RDONLY)
     said, complained = os.memfd_create("said"), os.memfd_create("complained")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with ours, theirs:
-            socket.send_fds(_nursery(), [asked], [nothing, said, complained, theirs.fileno()])
-            theirs.close()
-            ours.settimeout(timeout_s)
-            code = int(ours.recv(64))
-        texts = [Path(f"/proc/self/fd/{one}").read_text("utf-8") for one in (said, complained)]
+        one = Forked(arguments, environment, folder, stdout=said, stderr=complained)
+        try:
+            code = one.wait(timeout_s)
+        finally:
+            one.kill()
+        texts = [Path(f"/proc/self/fd/{each}").read_text("utf-8") for each in (said, complained)]
     finally:
-        for one in (nothing, said, complained):
-            os.close(one)
+        os.close(said)
+        os.close(complained)
     return subprocess.CompletedProcess(["pacs", *arguments], code, *texts)
 
 
@@ -157,6 +211,8 @@ class Nursery:
         self._by_end[ending], self._by_answer[answer.fileno()] = (pid, answer), pid
         self._watched.register(ending, select.POLLIN)
         self._watched.register(answer, select.POLLIN)
+        with suppress(BrokenPipeError):
+            answer.send(str(pid).encode())
 
     def _ended(self, ending: int) -> None:
         pid, answer = self._by_end.pop(ending)
@@ -179,6 +235,9 @@ class Nursery:
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
+        known = {str(Path(one).resolve()) for one in sys.path}
+        own = environment.get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[:0] = [one for one in own if one and str(Path(one).resolve()) not in known]
         sys.argv = ["pacs", *arguments]
         return list(arguments)
 
