@@ -46,9 +46,12 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m tests.peers
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
 	@# pynetdicom's own tests change pynetdicom for the whole process: in one of their own, by one.
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS) -n 0 tests/upstream
+	@# They mostly wait, and so run beside the others; what they say comes last.
+	@said=$$(mktemp); $(BIN)/python -m pytest -q $(PYTEST_ARGS) -n 0 tests/upstream >$$said 2>&1 & beside=$$!; \
+	  trap 'kill $$beside; rm -f $$said' INT TERM; failed=0; \
+	  $(BIN)/python -m pytest -q $(PYTEST_ARGS) || failed=$$?; \
+	  wait $$beside || failed=$$?; cat $$said; rm -f $$said; exit $$failed
 
 check: $(READY)
 	$(BIN)/ruff format --check .

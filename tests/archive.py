@@ -21,6 +21,8 @@ from typing import IO, Any
 
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
+from tests import forked
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACS = (sys.executable, "-m", "pacs.cli.main")
 START_TIMEOUT_S = 60
@@ -48,20 +50,12 @@ class Archive:
 
     home: Path
     port: int
-    process: subprocess.Popen[bytes]
+    process: forked.Forked
     environment: dict[str, str] = field(repr=False)
 
     def pacs(self, *arguments: str) -> str:
         """Run one ``pacs`` command on this home; give what it printed."""
-        done = subprocess.run(
-            [*PACS, *arguments],
-            env=self.environment,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=TOOL_TIMEOUT_S,
-            check=False,
-        )
+        done = forked.run(arguments, self.environment, self.home, TOOL_TIMEOUT_S)
         assert done.returncode == 0, f"pacs {arguments[0]}: {done.returncode} {done.stderr}"
         return done.stdout
 
@@ -107,18 +101,17 @@ def serving(
     home.mkdir(parents=True, exist_ok=True)
     log = home.with_suffix(".log")
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [*PACS, "serve", "--port", "0"],
-            env=child,
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stderr is not None
+        reading, writing = os.pipe()
         try:
-            port = _port_said(process.stderr, process, output)
-            drain = _copying(process.stderr, log)
+            process = forked.Forked(
+                ("serve", "--port", "0"), child, home, stdout=output.fileno(), stderr=writing
+            )
+        finally:
+            os.close(writing)
+        stderr = os.fdopen(reading, "rb", buffering=0)
+        try:
+            port = _port_said(stderr, process, output)
+            drain = _copying(stderr, log)
             yield Archive(home=home, port=port, process=process, environment=child)
             process.send_signal(signal.SIGTERM)
             code = process.wait(STOP_TIMEOUT_S)
@@ -128,10 +121,10 @@ def serving(
             if process.poll() is None:
                 process.kill()
                 process.wait()
-            process.stderr.close()
+            stderr.close()
 
 
-def _port_said(stream: IO[bytes], process: subprocess.Popen[bytes], log: IO[bytes]) -> int:
+def _port_said(stream: IO[bytes], process: forked.Forked, log: IO[bytes]) -> int:
     """Read "… listens on HOST:PORT" from the server's standard error."""
     said, limit = b"", time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < limit:

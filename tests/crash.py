@@ -28,6 +28,7 @@ from config.load import load
 from pacs.app.archive import Archive
 from pacs.app.listening import listening
 from pacs.app.serve import prepared
+from tests import forked
 from tests.postgres import START_TIMEOUT_S, _free_port, _run
 from tests.pynetdicom_hold import hold
 
@@ -115,14 +116,7 @@ def arriving(home: Path) -> list[Path]:
 
 def pacs(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run one ``pacs`` command to its end."""
-    return subprocess.run(
-        [*_command(home), *arguments],
-        check=False,
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return forked.run(["--home", str(home), *arguments], os.environ, REPOSITORY)
 
 
 def _command(home: Path) -> list[str]:
@@ -136,15 +130,22 @@ class Child:
         self.home = home
         self._log = home / "serve.log"
         with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*around, *_command(home), "serve", "--port", "0", *options],
-                cwd=REPOSITORY,
-                env={"PACS_JOBS__WORKERS": "0", **os.environ},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                **popen,
-            )
+            environment = {"PACS_JOBS__WORKERS": "0", **os.environ}
+            self.process: subprocess.Popen[bytes] | forked.Forked
+            if around or popen:
+                self.process = subprocess.Popen(
+                    [*around, *_command(home), "serve", "--port", "0", *options],
+                    cwd=REPOSITORY,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    **popen,
+                )
+            else:
+                arguments = ("--home", str(home), "serve", "--port", "0", *options)
+                streams = {"stdout": log.fileno(), "stderr": log.fileno()}
+                self.process = forked.Forked(arguments, environment, REPOSITORY, **streams)
         self.port = self._wait_for_port()
 
     @property

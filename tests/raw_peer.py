@@ -5,7 +5,6 @@ send what a test needs.
 """
 
 import socket
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -165,10 +164,10 @@ def receiving(
         yield server.socket.getsockname()[1]
     finally:
         _config.UNRESTRICTED_STORAGE_SERVICE = unrestricted
+        ours = server.active_associations  # others in this process are not waited for
         server.shutdown()
-        for thread in threading.enumerate():
-            if isinstance(thread, Association) and thread.is_acceptor:
-                thread.join(10)
+        for one in ours:
+            one.join(10)
 
 
 def find(association: Association, model: str, identifier: Dataset) -> list[Response]:

@@ -116,10 +116,10 @@ def listening_peer(
     try:
         yield server.socket.getsockname()[1]
     finally:
+        ours = server.active_associations  # others in this process are not waited for
         server.shutdown()
-        for thread in threading.enumerate():
-            if isinstance(thread, Association) and thread.is_acceptor:
-                thread.join(10)
+        for one in ours:
+            one.join(10)
 
 
 def turned() -> Any:

@@ -6,8 +6,6 @@ run in this one, because starting a process costs more than the command.
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -18,21 +16,14 @@ import pytest
 
 from pacs.app.home import exclusive
 from pacs.cli.main import run
+from tests import forked
 from tests.keeping import data_set, keep, object_ids, opened
 
-PACS = (sys.executable, "-m", "pacs.cli.main")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def _process(arguments: Sequence[str], named: Mapping[str, str]) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [*PACS, *arguments],
-        env={**os.environ, **named},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = forked.run_first_fresh(arguments, {**os.environ, **named})
     return done.returncode, done.stdout, done.stderr
 
 

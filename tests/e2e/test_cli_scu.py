@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless
 
 from pacs.cli.main import run
+from tests import forked
 from tests.archive import (
-    PACS,
     REPOSITORY,
     TOOL_TIMEOUT_S,
     Archive,
@@ -56,14 +56,8 @@ class Ended:
 
 
 def pacs(home: Path, *arguments: str) -> Ended:
-    done = subprocess.run(
-        [*PACS, *arguments],
-        env={**os.environ, "PACS_HOME": str(home), "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=TOOL_TIMEOUT_S,
-        check=False,
-    )
+    named = {**os.environ, "PACS_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
+    done = forked.run_first_fresh(arguments, named, timeout_s=TOOL_TIMEOUT_S)
     return Ended(code=done.returncode, out=done.stdout, err=done.stderr)
 
 

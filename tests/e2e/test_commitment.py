@@ -93,6 +93,10 @@ def information(asked: Dataset, *, failed: Sequence[str] = ()) -> Dataset:
     return made
 
 
+def _is_requestor(thread: threading.Thread) -> bool:
+    return isinstance(thread, Association) and thread.is_requestor
+
+
 class Committer:
     """An archive by pynetdicom: takes requests, and reports where and what it is told to."""
 
@@ -132,10 +136,11 @@ class Committer:
         try:
             yield server.socket.getsockname()[1]
         finally:
+            ours = server.active_associations  # others in this process are not waited for
+            ours += [one for one in threading.enumerate() if _is_requestor(one)]
             server.shutdown()
-            for thread in (*self.threads, *threading.enumerate()):
-                if thread in self.threads or isinstance(thread, Association):
-                    thread.join(10)
+            for thread in (*self.threads, *ours):
+                thread.join(10)
 
     @contextmanager
     def calling(self, port: int, *, ae_title: str = "COMMITTER") -> Iterator[Association]:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,9 +12,10 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
+from tests import forked
 from tests.archive import environment, run, serving, storescp
 from tests.association_fakes import until as until_within
-from tests.crash import REPOSITORY, ct, data_set_of, write
+from tests.crash import ct, data_set_of, write
 
 until = partial(until_within, timeout_s=180)
 COUNT = 40
@@ -71,11 +71,7 @@ def command(
     home: Path, settings: dict[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one ``pacs`` command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "pacs.cli.main", *arguments],
-        env=environment(home, settings), cwd=REPOSITORY,
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return forked.run_first_fresh(arguments, environment(home, settings), timeout_s=300)
 
 
 def test_what_arrives_is_compressed_by_jobs_and_always_fetched_as_it_was_sent(

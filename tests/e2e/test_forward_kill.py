@@ -21,9 +21,10 @@ from tests.archive import PACS, REPOSITORY, Tool, data_set_of, environment
 from tests.forwarding import Writer, ask, record, until, used, work, writer
 from tests.keeping import ADMIN, data_set, keep, opened
 
-STUDIES, INSTANCES = 250, 2
+STUDIES, INSTANCES = {"sqlite-without": 250, "postgresql-redis": 250}, 2
+FEWER_STUDIES = 75
+"""Where each part is one of another combination that has 2,000 jobs: enough to be killed in."""
 DESTINATIONS = tuple(f"TO{number}" for number in range(8))
-JOBS = STUDIES * len(DESTINATIONS)
 WORKERS, WORKER_KILLS, SERVER_KILLS = 3, 9, 2
 BOUND_S = 240.0
 MOST_CRASHES = Policy().max_crashes
@@ -106,9 +107,9 @@ def serving(home: Path, url: str, settings: dict[str, str]) -> Iterator[Server]:
             made.kill()
 
 
-def filled(archive: Archive) -> None:
-    """Keep every study, and ask for each to be sent to each destination."""
-    studies = [f"1.2.9.{number}" for number in range(STUDIES)]
+def filled(archive: Archive, many: int) -> None:
+    """Keep so many studies, and ask for each to be sent to each destination."""
+    studies = [f"1.2.9.{number}" for number in range(many)]
     for study in studies:
         for number in range(INSTANCES):
             keep(archive, data_set(study, f"{study}.1", f"{study}.1.{number}"))
@@ -121,18 +122,18 @@ def done(archive: Archive) -> int:
     return int(next(archive.database.execute(sql, (FORWARD,)))[0])
 
 
-def all_done(archive: Archive) -> bool:
+def all_done(archive: Archive, jobs: int) -> bool:
     """Whether all is done; what chance has killed three times is tried again, as an administrator would."""
     for one in archive.jobs.list(ADMIN, state=JobState.FAILED):
         assert one.crashes == MOST_CRASHES, one.last_error
         archive.jobs.retry(ADMIN, one.id)
-    return done(archive) == JOBS
+    return done(archive) == jobs
 
 
-def harassed(archive: Archive, server: Server, forget: Callable[[], None]) -> int:
+def harassed(archive: Archive, server: Server, jobs: int, forget: Callable[[], None]) -> int:
     """Kill workers, now and then everything, until all is done or it is enough; gives how often."""
     chance, killed = random.Random(11), 0
-    while done(archive) < JOBS and killed < WORKER_KILLS + SERVER_KILLS:
+    while done(archive) < jobs and killed < WORKER_KILLS + SERVER_KILLS:
         if killed % 5 == 4:
             server.kill()
             server.begin_again()
@@ -145,17 +146,17 @@ def harassed(archive: Archive, server: Server, forget: Callable[[], None]) -> in
     return killed
 
 
-def check(archive: Archive, name: str, to: Writer) -> int:
+def check(archive: Archive, name: str, to: Writer, many: int) -> int:
     """Everything is there, once as far as can be known; gives how many answers were lost."""
     known, received, files = record(archive, name), to.received(), to.files()
     kept = [data_set_of(one) for one in (archive.home / "store").rglob("*.dcm")]
-    assert len(known) == len(kept) == STUDIES * INSTANCES
+    assert len(known) == len(kept) == many * INSTANCES
     assert {state for state, _, _ in known.values()} == {SentState.SENT}
     assert sorted(files.values()) == sorted(kept)
     assert known.keys() == files.keys() == received.keys()
     # More than once only where it is on record that an answer was lost.
     assert {uid: many for uid, many in received.items() if many > 1 + known[uid][2]} == {}
-    assert used(archive, "deliver", name) == STUDIES * INSTANCES
+    assert used(archive, "deliver", name) == many * INSTANCES
     return sum(doubts for _, _, doubts in known.values())
 
 
@@ -166,6 +167,8 @@ def test_each_object_arrives_though_workers_and_servers_are_killed(
 ) -> None:
     """With a broker, it also forgets everything in the middle."""
     home = tmp_path / "home"
+    many = STUDIES.get(f"{'postgresql' if url else 'sqlite'}-{broker}", FEWER_STUDIES)
+    jobs = many * len(DESTINATIONS)
     settings = {"jobs__poll_s": "0.2", "jobs__lease_s": "4", "forward__purge_cron": ""}
     with ExitStack() as stack:
         forget: Callable[[], None] = lambda: None  # noqa: E731 - nothing forgets
@@ -179,11 +182,11 @@ def test_each_object_arrives_though_workers_and_servers_are_killed(
         }
         for name, one in receivers.items():
             archive.peers.add(ADMIN, name, "127.0.0.1", one.port)
-        filled(archive)
+        filled(archive, many)
         server = stack.enter_context(serving(home, url, settings))
         until(lambda: done(archive) > 20, BOUND_S)
-        assert harassed(archive, server, forget) > 5
-        until(lambda: all_done(archive), BOUND_S)
+        assert harassed(archive, server, jobs, forget) > 5
+        until(lambda: all_done(archive, jobs), BOUND_S)
         assert server.terminate() == 0
-        lost = [check(archive, name, one) for name, one in receivers.items()]
+        lost = [check(archive, name, one, many) for name, one in receivers.items()]
         assert sum(lost) <= (WORKER_KILLS + WORKERS * SERVER_KILLS) * INSTANCES

@@ -21,7 +21,7 @@ from pacs.core.attributes import Level
 from pacs.core.identifiers import new_object_id
 from pacs.core.work import JobState
 from storage.instances.receivers import receiver
-from tests import brokers
+from tests import brokers, forked
 from tests.archive import PACS, REPOSITORY, Tool, environment, free_port
 from tests.keeping import ADMIN, listed, opened
 from tests.tally import TALLY, effects, job, lay
@@ -364,14 +364,7 @@ def command_of(home: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Give a way to run ``pacs`` on a home."""
 
     def pacs(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*PACS, *arguments],
-            env=environment(home, {}),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=BOUND_S,
-        )
+        return forked.run_first_fresh(arguments, environment(home, {}), timeout_s=BOUND_S)
 
     return pacs
 

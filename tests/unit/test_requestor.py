@@ -57,7 +57,11 @@ def scp(handlers: list[evt.EventHandlerType], *sop_classes: str) -> Iterator[Pee
     try:
         yield Peer(ae_title=AETitle("THEIRS"), host="127.0.0.1", port=server.server_address[1])
     finally:
+        ours = server.active_associations
         server.shutdown()
+        for one in ours:
+            one.join(10)
+        assert [one for one in ours if one.is_alive()] == [], "tests that follow would meet it"
 
 
 def proposal(sop_class: str) -> Proposal:
