@@ -30,6 +30,7 @@ from scp.status import (
     category,
     status_of,
 )
+from scp.telling import RETRIEVALS, answered, asked
 
 LOGGER = logging.getLogger("pacs.scp")
 
@@ -70,7 +71,12 @@ class WithSession:
 class _Passage:
     """What one request came to, for the audit."""
 
-    status: int | None = None
+    last: Response | None = None
+
+    @property
+    def status(self) -> int | None:
+        """The last status there was."""
+        return None if self.last is None else self.last.status
 
 
 class Server:
@@ -120,13 +126,13 @@ class Server:
         passage = _Passage()
         try:
             for response in self._answers(request, sessions):
-                passage.status = response.status
+                passage.last = response
                 yield response
                 if category(response.status) != "pending":
                     return
-            passage.status = PROCESSING_FAILURE
+            passage.last = Response(status=PROCESSING_FAILURE, comment=PacsError.peer_comment)
             LOGGER.error("handler-without-final-response operation=%s", request.operation.value)
-            yield Response(status=PROCESSING_FAILURE, comment=PacsError.peer_comment)
+            yield passage.last
         finally:
             self._record(request, passage)
 
@@ -167,6 +173,8 @@ class Server:
         if handler is None:
             raise OperationUnsupported
         caller = self._gate.allow(request.caller, service_class.rights[request.operation])
+        if request.operation in RETRIEVALS:
+            self._audit.record("retrieve-begun", caller, **asked(request))
         responses = handler(replace(request, caller=caller))
         try:
             yield from responses
@@ -184,6 +192,8 @@ class Server:
             sop_class_uid=request.sop_class_uid,
             outcome=category(passage.status or 0) if ended else "abandoned",
             status=f"{passage.status:04X}" if passage.status is not None else None,
+            **asked(request),
+            **answered(passage.last),
         )
 
 

@@ -19,7 +19,7 @@ from pacs.app.poll import polls
 from pacs.app.provided import OURS
 from pacs.core.errors import NotInitialized, SettingsInvalid
 from pacs.core.identifiers import AETitle
-from pacs.core.ports import AuditTrail, Gate
+from pacs.core.ports import Gate
 from pacs.jobs.broker import Bell
 from pacs.observe.audit import FileAuditTrail
 from pacs.services.conflict import Conflicts
@@ -71,7 +71,7 @@ class Archive:
     """Folder of this process for files that are not kept; emptied at its next start."""
     settings: Settings
     gate: AskingGate
-    audit: AuditTrail
+    audit: FileAuditTrail
     database: Database
     store: DiskStore
     transcoder: SandboxedTranscoder
@@ -145,7 +145,7 @@ def _assembled(
     database = Database(settings.database, home)
     stack.callback(database.close)
     store = DiskStore(store_folder(home, settings), settings.storage, receiver=receiver)
-    audit = FileAuditTrail(home / "audit")
+    audit = FileAuditTrail(home, settings.audit)
     stack.callback(audit.close)
     # A starting server empties "work"; workers may run without it.
     scratch = home / ("worker" if is_worker(receiver) else "work") / receiver
