@@ -19,7 +19,6 @@ from pacs.core.identifiers import AETitle
 from pacs.observe.audit import FileAuditTrail
 from pacs.observe.audit.message import Source
 from pacs.observe.audit.verify import Finding, verify
-from tests import peers
 
 PATIENCE_S = 60.0
 SOURCE = Source(source_id="PACS", site_id="HOSPITAL", ae_title="PACS", host="archive.example")
@@ -230,14 +229,12 @@ def sending(port: int, with_papers: Papers, **further: object) -> Audit:
 class Rsyslog:
     """A real rsyslog that writes what it gets over TLS to a file, one message a line."""
 
-    def __init__(self, folder: Path, with_papers: Papers) -> None:
+    def __init__(self, tool: str, folder: Path, with_papers: Papers) -> None:
         self.output = folder / "received"
         self.port = _free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
-        found = peers.find("rsyslogd")
-        assert found is not None
-        self._tool = found
+        self._tool = tool
         (folder / "rsyslog.conf").write_text(
             f'global(workDirectory="{folder}" maxMessageSize="64k"\n'
             f' DefaultNetstreamDriver="gtls" DefaultNetstreamDriverCAFile="{with_papers.ca}"\n'

@@ -151,9 +151,12 @@ class Sender:
         now_s = time.monotonic()
         due_s = now_s - self._settings.confirm_s
         spot = None
-        if self._waiting and self._waiting[0].sent_s <= due_s and collector.taken():
-            while self._waiting and self._waiting[0].sent_s <= due_s:
-                spot = self._waiting.popleft().spot
+        if self._waiting and self._waiting[0].sent_s <= due_s:
+            if collector.taken():
+                while self._waiting and self._waiting[0].sent_s <= due_s:
+                    spot = self._waiting.popleft().spot
+            elif self._waiting[0].sent_s <= due_s - self._settings.timeout_s:
+                raise TimeoutError("timed out: the collector takes nothing more")
         if not self._waiting:
             spot = self._folding.safe(self._read)
         news = spot is not None and (spot > self._sent.spot or self._sent.failures)

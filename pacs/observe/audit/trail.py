@@ -219,6 +219,16 @@ class FileAuditTrail:
                 LOG.error("audit-not-synced: %s", error.strerror)
 
 
+def record_once(home: Path, settings: Audit, event: str, caller: Caller, **details: object) -> None:
+    """Put on record what was done without opening the archive, where the home holds one."""
+    if (home / "audit").is_dir():
+        trail = FileAuditTrail(home, settings)
+        try:
+            trail.record(event, caller, **details)
+        finally:
+            trail.close()
+
+
 def _sync(path: Path) -> None:
     """Have a file on disk; one that is gone is for ``verify`` to tell."""
     try:
