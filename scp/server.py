@@ -31,6 +31,7 @@ from scp.status import (
     category,
     status_of,
 )
+from scp.telling import RETRIEVALS, answered, asked
 
 LOGGER = logging.getLogger("pacs.scp")
 
@@ -71,7 +72,12 @@ class WithSession:
 class _Passage:
     """What one request came to, for the audit."""
 
-    status: int | None = None
+    last: Response | None = None
+
+    @property
+    def status(self) -> int | None:
+        """The last status there was."""
+        return None if self.last is None else self.last.status
 
 
 class Server:
@@ -121,13 +127,13 @@ class Server:
         passage = _Passage()
         try:
             for response in self._answers(request, sessions):
-                passage.status = response.status
+                passage.last = response
                 yield response
                 if category(response.status) != "pending":
                     return
-            passage.status = PROCESSING_FAILURE
+            passage.last = Response(status=PROCESSING_FAILURE, comment=PacsError.peer_comment)
             LOGGER.error("handler-without-final-response operation=%s", request.operation.value)
-            yield Response(status=PROCESSING_FAILURE, comment=PacsError.peer_comment)
+            yield passage.last
         finally:
             self._record(request, passage)
 
@@ -169,6 +175,8 @@ class Server:
             raise OperationUnsupported
         right = service_class.rights[request.operation]
         caller = self._gate.allow(request.caller, right, stated(request))
+        if request.operation in RETRIEVALS:
+            self._audit.record("retrieve-begun", caller, **asked(request))
         responses = handler(replace(request, caller=caller))
         try:
             yield from responses
@@ -186,6 +194,8 @@ class Server:
             sop_class_uid=request.sop_class_uid,
             outcome=category(passage.status or 0) if ended else "abandoned",
             status=f"{passage.status:04X}" if passage.status is not None else None,
+            **asked(request),
+            **answered(passage.last),
         )
 
 

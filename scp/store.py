@@ -32,8 +32,8 @@ def store(request: Request, ingest: Ingest) -> Iterator[Response]:
     if request.incoming is None:
         raise errors.InstanceUnreadable("the request came without a Data Set")
     with request.incoming as incoming:
-        ingest.accept(request.caller, incoming)
-    yield Response(status=0x0000)
+        _, study = ingest.take(request.caller, incoming)
+    yield Response(status=0x0000, study_instance_uid=study)
 
 
 def service_class(

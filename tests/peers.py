@@ -32,6 +32,7 @@ PACKAGES: Mapping[str, str] = {
     "rabbitmq-server": "rabbitmq-server",
     "redis-server": "redis-server",
     "strace": "strace",
+    "rsyslogd": "rsyslog-gnutls",
 }
 """Tool → the Debian package that holds it."""
 

@@ -10,13 +10,14 @@ from msgspec import Struct, field
 from config.settings.keeping import Database, Parsing, Query, Retrieve, Storage
 from config.settings.legitimacy import Legitimacy
 from config.settings.network import Association, Dicom, Identity, Outbox, Serve, Subscriber
-from config.settings.observing import Logging, Metrics
+from config.settings.observing import Audit, Logging, Metrics
 from config.settings.units import Section
 from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll
 
 __all__ = [
     "Arrival",
     "Association",
+    "Audit",
     "Commitment",
     "Database",
     "Dicom",
@@ -61,3 +62,4 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     poll: Poll = field(default_factory=Poll)
     forward: Forward = field(default_factory=Forward)
     logging: Logging = field(default_factory=Logging)
+    audit: Audit = field(default_factory=Audit)

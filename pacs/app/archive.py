@@ -21,7 +21,7 @@ from pacs.app.provided import OURS
 from pacs.app.subscriber import enrolments
 from pacs.core.errors import NotInitialized, SettingsInvalid
 from pacs.core.identifiers import AETitle
-from pacs.core.ports import AuditTrail, Failures, Gate
+from pacs.core.ports import Failures, Gate
 from pacs.jobs.broker import Bell
 from pacs.observe.audit import FileAuditTrail
 from pacs.services.conflict import Conflicts
@@ -76,7 +76,7 @@ class Archive:
     """Folder of this process for files that are not kept; emptied at its next start."""
     settings: Settings
     gate: AskingGate
-    audit: AuditTrail
+    audit: FileAuditTrail
     database: Database
     store: DiskStore
     transcoder: SandboxedTranscoder
@@ -153,7 +153,7 @@ def _parts(home: Path, settings: Settings, stack: ExitStack, receiver: str) -> "
     database = Database(settings.database, home)
     stack.callback(database.close)
     store = DiskStore(store_folder(home, settings), settings.storage, receiver=receiver)
-    audit = FileAuditTrail(home / "audit")
+    audit = FileAuditTrail(home, settings.audit)
     stack.callback(audit.close)
     # A starting server empties "work"; workers may run without it.
     scratch = home / ("worker" if is_worker(receiver) else "work") / receiver

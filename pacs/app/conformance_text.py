@@ -211,8 +211,16 @@ SECURITY: Final = """
 No secure transport connection profile is claimed in this version, and User Identity Negotiation is not acted on: no
 identity is verified, so a positive response that is asked for is not given (PS3.7 Annex D.3.3.7.2). The server listens on
 the loopback interface only; it refuses to start on another one while nobody could be identified there.
-Every association and request is recorded in an audit trail under home, without patient data. Text in Error Comment is
-fixed per cause and never holds patient data.
+Text in Error Comment is fixed per cause and never holds patient data.
+
+The Audit Trail Message Format Profile (PS3.15 A.5) and the Audit Trail Message Transmission Profile - SYSLOG-TLS (PS3.15 A.6)
+are supported. Every association and request is recorded under home; where `audit.collector_host` names a collector, it is told by Application
+Activity, Audit Log Used, Begin Transferring DICOM Instances, DICOM Instances Accessed, DICOM Instances Transferred, DICOM Study Deleted, Export,
+Query, Security Alert and User Authentication. Not configurable: which events, and their content. No message holds patient data: the patient is
+`unknown`, and ParticipantObjectQuery has the keys of a query with the values of Query/Retrieve Level and Study Instance UID only. RFC 5424: facility 10, severity 5,
+4 for what failed; APP-NAME `pacs`, MSGID `DICOM+RFC3881`; STRUCTURED-DATA `meta` with `sequenceId`; MSG in UTF-8 with a BOM. RFC 5425: TLS 1.2 or
+1.3, octet counting, the collector's certificate verified, a client certificate where configured. AlternativeUserID holds
+`AETITLES=`; AuditSourceTypeCode is 4. Which event leads to which message: docs/services/audit.md.
 """
 
 QUERY_KEYS: Final = """

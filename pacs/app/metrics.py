@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pacs.app.archive import Archive
+from pacs.app.audit import audit_figures
 from pacs.core.caller import admin
 from pacs.core.work import JobDepth, QueueHold
 from pacs.observe.metrics import Figure, serving_metrics
@@ -43,6 +44,7 @@ def figures(archive: Archive) -> Sequence[Figure]:
             labels=("state",),
             values={(state,): count for state, count in archive.outbox.depths(caller).items()},
         ),
+        *audit_figures(archive),
         Figure(
             name="pacs_store_free_bytes",
             about="Bytes that may still be stored above the reserve",

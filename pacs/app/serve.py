@@ -10,6 +10,7 @@ from pathlib import Path
 
 from config.load import Loaded
 from pacs.app.archive import Archive, open_archive
+from pacs.app.audit import audited
 from pacs.app.gate import refuse_strangers, warn_of_plain_text
 from pacs.app.home import exclusive, initialize
 from pacs.app.metrics import measured
@@ -54,17 +55,14 @@ def serve(home: Path, loaded: Loaded, ready: Callable[[int], None]) -> None:
         listening = listen(archive.settings.dicom)
         port = int(listening.getsockname()[1])
         supervisor = Supervisor(home, loaded, listening=listening, lock=lock, signals=signals)
-        archive.audit.record("started", None, port=port)
-        try:
-            with (
-                closing(supervisor),
-                measured(archive),
-                working(archive, archive.settings.jobs.workers),
-            ):
-                supervisor.start()
-                if supervisor.serving:
-                    ready(port)
-                supervisor.watch()
-                supervisor.drain()
-        finally:
-            archive.audit.record("stopped", None)
+        with (
+            audited(archive, "started", "stopped", port=port),
+            closing(supervisor),
+            measured(archive),
+            working(archive, archive.settings.jobs.workers),
+        ):
+            supervisor.start()
+            if supervisor.serving:
+                ready(port)
+            supervisor.watch()
+            supervisor.drain()

@@ -16,6 +16,7 @@ from config.load import Loaded, variable
 from config.settings import Jobs
 from pacs.app import worker
 from pacs.app.archive import Archive, open_archive
+from pacs.app.audit import audited
 from pacs.app.home import initialize
 from pacs.app.signals import set_on_signals
 from pacs.core.errors import RecordsFailed
@@ -85,7 +86,11 @@ def run_workers(
     stopping = threading.Event()
     set_on_signals(stopping)
     initialize(home, loaded)
-    with open_archive(home, loaded) as archive, working(archive, processes, queues):
+    with (
+        open_archive(home, loaded) as archive,
+        audited(archive, "workers-started", "workers-stopped", processes=processes),
+        working(archive, processes, queues),
+    ):
         ready()
         while not stopping.wait(_LOOK_UP_S):  # a signal is taken between two waits
             pass

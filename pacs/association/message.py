@@ -139,6 +139,7 @@ class Response:
     ``comment`` is Error Comment (0000,0902), ``offending_elements`` the tags
     of (0000,0901). The four counters are those of C-MOVE and C-GET; ``None``
     leaves one out. ``fields`` adds further command elements by keyword.
+    ``study_instance_uid`` names the study for the audit trail and does not travel.
     ``more_at_once`` says of a match, which has nothing but a status and an
     identifier, that another response is at hand: it may leave with that one.
     """
@@ -153,6 +154,7 @@ class Response:
     warning: int | None = None
     fields: Mapping[str, object] = field(default_factory=dict)
     more_at_once: bool = False
+    study_instance_uid: str = ""
 
 
 class Services(Protocol):

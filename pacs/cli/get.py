@@ -22,7 +22,9 @@ from pacs.cli.peers import (
     question_options,
 )
 from pacs.core.attributes import Level
+from pacs.core.caller import admin
 from pacs.core.errors import CapacityExhausted, PeerRefused
+from pacs.observe.audit import record_once
 
 COLUMNS = ["sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "path"]
 
@@ -85,6 +87,14 @@ def get(
     try:
         last = followed(responses, "get")
     finally:
+        record_once(
+            home.path,
+            calling.settings.audit,
+            "files-received",
+            admin("get"),
+            peer=calling.peer.ae_title,
+            files=len(received),
+        )
         emit([asdict(one) for one in received], COLUMNS, as_json=as_json)
     return concluded(Operation.C_GET, last)
 

@@ -63,6 +63,7 @@ COMMANDS: Mapping[str, Entry] = {
     "route": Entry("pacs.cli.route:route", "Say which arrivals go where, and try it on a file"),
     "poll": Entry("pacs.cli.poll:poll", "Ask peers on a schedule for what is new, and fetch it"),
     "outbox": Entry("pacs.cli.outbox:outbox", "See events that peers have not confirmed yet"),
+    "audit": Entry("pacs.cli.audit:audit", "Verify, list and export the audit trail"),
     "conformance": Entry(
         "pacs.cli.conformance:conformance", "Print the DICOM conformance statement"
     ),

@@ -11,8 +11,10 @@ from pacs.cli import exits
 from pacs.cli.home import Home, pass_home
 from pacs.cli.output import emit, json_option, note, progress
 from pacs.cli.peers import Call, call, described, peer_argument
+from pacs.core.caller import admin
 from pacs.core.errors import PeerRefused, PeerUnreachable
 from pacs.core.records import Payload
+from pacs.observe.audit import record_once
 
 if TYPE_CHECKING:
     from scu.store import FileOutcome
@@ -50,6 +52,7 @@ def send(home: Home, *, named: str, paths: tuple[Path, ...], as_json: bool) -> i
                 advance(1)
     except (PeerRefused, PeerUnreachable) as error:
         failure = error
+    _record(home, calling, payloads, outcomes)
     rows += [_row(one) for one in outcomes]
     rows += _unsent(payloads, outcomes)
     emit(rows, ["path", "outcome", "status"], as_json=as_json)
@@ -86,6 +89,21 @@ def _outcomes(calling: Call, payloads: Sequence[Payload]) -> Iterator["FileOutco
             bounds=calling.bounds,
             transcoder=transcoder,
         )
+
+
+def _record(
+    home: Home, calling: Call, payloads: Sequence[Payload], outcomes: Sequence["FileOutcome"]
+) -> None:
+    sent = sum(_code(one) == exits.DONE for one in outcomes)
+    record_once(
+        home.path,
+        calling.settings.audit,
+        "files-sent",
+        admin("send"),
+        peer=calling.peer.ae_title,
+        sent=sent,
+        refused=len(payloads) - sent,
+    )
 
 
 def _row(outcome: "FileOutcome") -> Row:

@@ -1,1 +1,1 @@
-"""What is seen of a running archive: logs and the audit trail."""
+"""What is seen of a running archive: logs, metrics and the audit trail."""

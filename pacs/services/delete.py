@@ -104,7 +104,14 @@ class Deletions:
                 object_ids=[one.object_id for one in scope],
             )
             self._decisions.apply(entry)
-        self._audit.record("deleted", caller, entry=entry.id, level=level.value, count=len(scope))
+        self._audit.record(
+            "deleted",
+            caller,
+            entry=entry.id,
+            level=level.value,
+            count=len(scope),
+            study=uid if level is Level.STUDY else None,
+        )
         return entry, len(scope)
 
     def pending(self, caller: Caller) -> Sequence[DeletionRow]:

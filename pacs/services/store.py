@@ -19,7 +19,7 @@ from pacs.core.errors import (
     SOPInstanceMismatch,
     StorageFailed,
 )
-from pacs.core.identifiers import Digest, TransferSyntaxUID
+from pacs.core.identifiers import Digest, StudyInstanceUID, TransferSyntaxUID
 from pacs.core.ports import ArrivalRule, Incoming, InstanceStore, Records, Snapshots, Unit
 from pacs.core.records import (
     Arrival,
@@ -73,13 +73,21 @@ class Ingest:
         self._rules = (*self._rules, rule)
 
     def accept(self, caller: Caller, incoming: Incoming) -> StoreOutcome:
-        """Keep one received instance; when this returns, it survives power loss.
+        """As ``take``, for who need not know the study."""
+        return self.take(caller, incoming)[0]
+
+    def take(self, caller: Caller, incoming: Incoming) -> tuple[StoreOutcome, StudyInstanceUID]:
+        """Keep one received instance and name its study; when this returns, it survives power loss.
 
         Raises ``InstanceUnreadable``, ``InstanceIncomplete``, ``SOPClassMismatch``,
         ``SOPInstanceMismatch``, ``InstanceTooLarge``, ``CapacityExhausted``,
         ``StorageFailed`` or ``RecordsFailed``; then nothing was acknowledged.
         """
         instance = self._read(incoming)
+        study = instance.header.study_instance_uid
+        return self._keep(caller, instance, incoming), study
+
+    def _keep(self, caller: Caller, instance: Instance, incoming: Incoming) -> StoreOutcome:
         held = self._index.versions(instance)
         if self._is_held(instance, held, incoming):
             return StoreOutcome.ALREADY_HELD

@@ -88,9 +88,9 @@ class IngestReceiver:
         self._room -= 1
         if self._room < 0 or self._cancelled():
             raise PeerUnreachable("broken off: told to stop, or more came than was asked for")
-        outcome = "failure"
+        outcome, study = "failure", ""
         try:
-            self._accept(incoming)
+            study = self._accept(incoming)
             outcome = "success"
         except PacsError as failure:
             if isinstance(failure, _OURS):
@@ -103,11 +103,12 @@ class IngestReceiver:
                 association=self._caller.association,
                 sop_class_uid=incoming.meta.sop_class_uid,
                 outcome=outcome,
+                study=study or None,
             )
 
-    def _accept(self, incoming: Incoming) -> None:
+    def _accept(self, incoming: Incoming) -> str:
         try:
-            self._ingest.accept(self._caller, incoming)
+            return self._ingest.take(self._caller, incoming)[1]
         except PacsError:
             raise
         except Exception as failure:
