@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench import clients, compressing, extremes, forward, machine, queries, report, rows
+from bench import clients, compressing, extremes, forward, gate, machine, queries, report, rows
 from bench.peers import OURS, PEERS, Peer, receiver
 from bench.results import Results, turns
 
-EXTRAS = ("forward", "compress", "jobs", "find", "multi-frame", "idle")
+EXTRAS = ("forward", "compress", "jobs", "find", "multi-frame", "idle", "gate")
 MEMORY = Path("/dev/shm")
 QUICK = rows.Counts(ct=30, mr=30, each_of_four=8, stock=10)
 GIB = 1 << 30
@@ -128,6 +128,11 @@ def work(options: argparse.Namespace, folder: Path, results: Results) -> None:
         compressing.declare(results)
         counts = options.counts
         compressing.run(folder / "compress", results, instances=counts.ct, rounds=options.rounds)
+    if "gate" in options.rows:
+        say("the gate")
+        gate.declare(results)
+        counts = options.counts
+        gate.run(folder / "gate", results, instances=counts.ct, rounds=options.rounds)
     if "jobs" in options.rows:
         say("jobs")
         forward.declare_jobs(results)

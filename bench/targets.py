@@ -7,7 +7,7 @@ median. It holds the numbers and the verdict, and measures nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench import compressing, forward
+from bench import compressing, forward, gate
 from bench.extremes import IDLE_CPU, IDLE_MEMORY, MULTI_FRAME_MEMORY
 from bench.peers import OURS
 from bench.results import MIB, Results
@@ -74,6 +74,8 @@ TARGETS = (
         )
         for name in compressing.SYNTAXES
     ),
+    Target(row=gate.CONTRACT, against=OURS, against_row=gate.TRUST),
+    Target(row=gate.ASKED, against=OURS, against_row=gate.CONTRACT, at_least=50.0),
     Target(row="find-id", at_least=1.0, reach_for=2.0),
     Target(row="find-date", at_least=1.0, reach_for=2.0),
     Target(row="find-name", at_least=1.0, reach_for=2.0),

@@ -15,6 +15,7 @@ from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
     MaximumLengthNotification,
+    UserIdentityNegotiation,
 )
 from pynetdicom.presentation import build_context
 
@@ -239,7 +240,11 @@ def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
 
 
 def associate_rq(
-    *contexts: tuple[str, list[str]], calling: str = "TESTER", called: str = "PACS", app: str = ""
+    *contexts: tuple[str, list[str]],
+    calling: str = "TESTER",
+    called: str = "PACS",
+    app: str = "",
+    identity: UserIdentityNegotiation | None = None,
 ) -> bytes:
     primitive = A_ASSOCIATE()
     primitive.application_context_name = app or "1.2.840.10008.3.1.1.1"
@@ -254,8 +259,20 @@ def associate_rq(
     length.maximum_length_received = 16_384
     implementation = ImplementationClassUIDNotification()
     implementation.implementation_class_uid = "1.2.3.4"
-    primitive.user_information = [length, implementation]
+    primitive.user_information = [length, implementation, *([identity] if identity else [])]
     return bytes(A_ASSOCIATE_RQ(primitive).encode())
+
+
+def asked_in(port: int, request: bytes) -> tuple[int, int, int] | None:
+    """Ask for an association: result, source and reason of its rejection, ``None`` where it is accepted."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(request)
+        pdu = read_pdu(connection)
+        if pdu[:1] == b"\x03":
+            return pdu[7], pdu[8], pdu[9]
+        assert pdu[:1] == b"\x02", pdu.hex()
+        connection.sendall(ABORT)
+        return None
 
 
 def p_data(*pdvs: tuple[int, int, bytes]) -> bytes:

@@ -26,7 +26,9 @@ from pacs.association.admission import (
     CALLING_UNRECOGNIZED,
     CONGESTION,
     CONTEXT_UNSUPPORTED,
+    IDENTITY_REFUSED,
     LIMIT_EXCEEDED,
+    NOT_NOW,
 )
 from pacs.association.message import Offer, Operation
 from pacs.association.negotiation import GROUPS
@@ -51,6 +53,7 @@ ASKED: Final = b"\x01" * 5
 TABLES: Final = (
     "dicom",
     "association",
+    "legitimacy",
     "storage",
     "parsing",
     "query",
@@ -61,9 +64,11 @@ TABLES: Final = (
 """The tables of pacs.toml that change what a peer sees."""
 
 REJECTIONS: Final[Mapping[tuple[int, int, int], str]] = {
+    IDENTITY_REFUSED: "the user identity is not accepted",
     CONTEXT_UNSUPPORTED: "Application Context Name is not that of DICOM",
-    CALLING_UNRECOGNIZED: "nobody the peer can be resolved to may associate",
+    CALLING_UNRECOGNIZED: "no device or user of a contract that holds is known by this AE title and address",
     CALLED_UNRECOGNIZED: "the called AE title is not ours and `dicom.any_called_ae_title` is off",
+    NOT_NOW: "the device has introduced itself and is not accepted yet",
     CONGESTION: "it cannot be decided for now who the peer is",
     LIMIT_EXCEEDED: "too many associations, in all or from this address",
 }
@@ -116,7 +121,7 @@ def rendered(classes: Sequence[ServiceClass], settings: Settings) -> str:
         text.MEDIA,
         text.CHARACTERS,
         ", ".join(f"`{one}`" for one in sorted(filter(None, python_encoding))) + ".",
-        text.SECURITY,
+        text.SECURITY.format(legitimacy=settings.legitimacy),
         text.QUERY_KEYS,
         *_keys(),
         text.EXTENSIONS.format(retrieve=settings.retrieve, identity=settings.identity),

@@ -45,8 +45,7 @@ its own; to a peer that gets images compressed (`pacs peer add --encoding compre
 
 Associations accepted: at most {association.max_associations} at once and {association.max_associations_per_host} from
 one address, with Maximum Length {association.max_pdu_bytes} bytes. The called AE title may be any, unless
-`dicom.any_called_ae_title` is off. Out of the box any calling AE title from the loopback address is taken, and nothing
-else. A connection without A-ASSOCIATE-RQ ends after {association.artim_timeout_s:g} s, a silent association after
+`dicom.any_called_ae_title` is off. Who the caller is, is told by its device or its user (Security). A connection without A-ASSOCIATE-RQ ends after {association.artim_timeout_s:g} s, a silent association after
 {association.network_timeout_s:g} s. PDUs, command sets, identifiers and nesting have upper bounds (Configuration); what
 exceeds them costs the association, or the request where it can still be answered. An association is rejected with:
 """
@@ -208,9 +207,29 @@ misspelled is guessed for the index, never changed. Understood, in this or an eq
 SECURITY: Final = """
 ## 5. Security
 
-No secure transport connection profile is claimed in this version, and User Identity Negotiation is not acted on: no
-identity is verified, so a positive response that is asked for is not given (PS3.7 Annex D.3.3.7.2). The server listens on
-the loopback interface only; it refuses to start on another one while nobody could be identified there.
+No secure transport connection profile is claimed in this version.
+
+An association is accepted from a device or a user of a subscriber whose contract holds. A device is known by its AE title
+together with an address, a network or a client certificate that was entered for it; an AE title alone identifies nobody. Without any
+contract every AE title from the loopback address is accepted, and nothing else. User Identity Negotiation (PS3.7 Annex D.3.3.7):
+
+| User-Identity-Type | what is done |
+|---|---|
+| 1, user name | accepted beside a known device, for users that have no passcode; it identifies nobody by itself |
+| 2, user name and passcode | verified; it identifies a user on any device that is not another's |
+| 3, Kerberos; 4, SAML | rejected |
+| 5, JSON Web Token | verified against configured public keys, issuer, audience and time; identifies as type 2 does |
+
+An identity that is not accepted costs the association, also where the device alone would have had it. A positive response that is
+asked for is given to every identity that is accepted: empty for types 1 and 2, the token itself for type 5. Identities that
+fail are counted by address and by name; after {legitimacy.max_failures} within {legitimacy.failure_window_s:g} s every identity of
+that address, or that name, is rejected for {legitimacy.lock_s:g} s. The user name `enrol`, with a code as its passcode or as `enrol:CODE`
+without one, introduces a device that is not known yet: it is rejected as transient, and accepted once somebody has agreed.
+
+What a caller may do is decided anew for each request; a service that its contract does not grant answers 0x0124. An
+association whose contract is suspended or has ended, or whose device or user is no longer bound to it, is ended with A-ABORT
+within a second.
+
 Text in Error Comment is fixed per cause and never holds patient data.
 
 The Audit Trail Message Format Profile (PS3.15 A.5) and the Audit Trail Message Transmission Profile - SYSLOG-TLS (PS3.15 A.6)
