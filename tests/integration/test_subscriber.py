@@ -258,6 +258,25 @@ def test_there_is_room_for_so_many(tmp_path: Path) -> None:
             exchange.imported(ADMIN, text)
 
 
+def test_what_was_agreed_before_keeps_nobody_from_suspending(tmp_path: Path) -> None:
+    """Neither a bound that was lowered nor an owner of whom nothing is left."""
+    gone, b = SubscriberName("gone"), SubscriberName("b")
+    with opened(tmp_path, storage__deletion_delay_s="0") as archive:
+        keep(archive, data_set("1.1", "1.1.1", "1.1.1.1"), registrant="gone")
+        contracts = attached.contracts(archive)
+        contracts.add(ADMIN, contract("b"))
+        contracts.add(ADMIN, contract(agreements=(Agreement(owner=gone), Agreement(owner=b))))
+        archive.deletions.delete(ADMIN, Level.STUDY, "1.1", reason="r", registrant="gone")
+        archive.deletions.purge(ADMIN)
+        with pytest.raises(EntryNotFound, match="gone"):
+            attached.terms(archive).agree(ADMIN, "b", Agreement(owner=gone))
+    with opened(tmp_path, subscriber__max_agreements="1") as archive:
+        attached.contracts(archive).suspend(ADMIN, "a", reason="unpaid")
+        attached.terms(archive).disagree(ADMIN, "a", Agreement(owner=gone))
+        attached.contracts(archive).cancel(ADMIN, "a", reason="r", images_to=[])
+        assert found(archive).state is ContractState.CANCELLED
+
+
 # --- terms --------------------------------------------------------------------------
 
 
