@@ -7,7 +7,8 @@ each, so that a thousand contracts are read in four queries.
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from pacs.core.caller import Certificate, Right, SubscriberName
@@ -15,7 +16,7 @@ from pacs.core.contract import Agreement, Contract, ContractState, Purpose, User
 from pacs.core.contract_ports import EnrolmentCode, HistoryEntry, Proposal
 from pacs.core.identifiers import AETitle, SOPClassUID, StudyInstanceUID
 from storage.database.connection import Database
-from storage.database.job_rows import parse_utc, text_utc
+from storage.database.job_rows import text_utc
 
 _CONTRACT = (
     "name, state, reason, issuer_of_patient_id, rights, purpose, allocation_bytes, "
@@ -83,8 +84,8 @@ def _contract(row: Sequence[Any], children: _Children) -> Contract:
         purposes=tuple(children.purposes.get(name, ())),
         purpose=purpose,
         allocation_bytes=None if allocation is None else int(allocation),
-        begins_utc=parse_utc(begins),
-        ends_utc=parse_utc(ends),
+        begins_utc=_utc_or_none(begins),
+        ends_utc=_utc_or_none(ends),
     )
 
 
@@ -101,11 +102,16 @@ def _purpose(
 ) -> Purpose:
     return Purpose(
         name=name,
-        modalities=None if modalities is None else frozenset(modalities.split()),
+        modalities=None if modalities is None else _set_of(modalities),
         max_matrix=None if matrix is None else int(matrix),
         process=bool(process),
         report=bool(report),
     )
+
+
+@lru_cache(maxsize=1_024)
+def _set_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 def contract_columns(contract: Contract) -> Mapping[str, object]:
@@ -145,8 +151,9 @@ def words(values: Iterable[str]) -> str:
     return " ".join(sorted(values))
 
 
+@lru_cache(maxsize=1_024)
 def rights_of(text: str) -> frozenset[Right]:
-    """Read rights back."""
+    """Read rights back; many contracts have the same."""
     return frozenset(map(Right, text.split()))
 
 
@@ -156,7 +163,11 @@ def utc_or_none(moment: datetime | None) -> str | None:
 
 
 def _utc(text: str) -> datetime:
-    return parse_utc(text) or datetime.min.replace(tzinfo=UTC)
+    return datetime.fromisoformat(text)  # a tenth of what strptime takes
+
+
+def _utc_or_none(text: str | None) -> datetime | None:
+    return None if text is None else _utc(text)
 
 
 def code_of(row: Sequence[Any]) -> EnrolmentCode:
@@ -166,7 +177,7 @@ def code_of(row: Sequence[Any]) -> EnrolmentCode:
         id=int(number),
         digest=digest,
         rights=rights_of(rights),
-        until_utc=parse_utc(until),
+        until_utc=_utc_or_none(until),
         uses_left=int(uses),
         added_utc=_utc(added),
     )

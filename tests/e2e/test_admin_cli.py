@@ -89,9 +89,13 @@ def test_peers(pacs: Shell) -> None:
         "associations": 1,
         "encoding": "as-stored",
         "rate_mbit_s": None,
+        "tls": False,
+        "subscriber": None,
+        "networks": [],
+        "certificate_fingerprint": "",
     }
     assert pacs.json("peer", "list") == [known]
-    assert pacs("peer", "list")[0] == "DEST\tlocalhost\t11114\t1\tas-stored\t\n"
+    assert pacs("peer", "list")[0] == "DEST\tlocalhost\t11114\t1\tas-stored\t\tFalse\t\t\t\n"
     pacs("peer", "add", "DEST", "localhost", "11114", "--associations", "4")
     assert pacs.json("peer", "list") == [{**known, "associations": 4}]
     policy = ("--encoding", "compressed", "--rate", "2.5")

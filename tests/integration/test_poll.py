@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 
+from pacs.app import subscriber as attached
 from pacs.app.archive import Archive
 from pacs.app.listening import listening
 from pacs.app.poll import Polling
 from pacs.core.attributes import Level
+from pacs.core.caller import Right, SubscriberName
+from pacs.core.contract import Contract, ContractState
 from pacs.core.errors import EntryConflicts, EntryNotFound, SettingsInvalid
 from pacs.core.identifiers import AETitle
 from pacs.core.polling import FetchBy, Poll
 from pacs.core.work import Hold, JobState
+from pacs.services.peer import Binding
 from pacs.services.poll import PollWork
 from tests.archive import free_port
 from tests.keeping import ADMIN, keep, listed, opened
@@ -302,6 +306,42 @@ def test_what_is_fetched_is_held_as_what_the_peer_would_send(tmp_path: Path) -> 
         trail = "".join(one.read_text() for one in (archive.home / "audit").iterdir())
     assert '"C-STORE"' in trail and '"poll"' in trail
     assert "Polled^Patient" not in trail
+
+
+def test_what_is_fetched_belongs_to_the_peers_subscriber_while_its_contract_holds(
+    tmp_path: Path,
+) -> None:
+    peer = FakePeer(images=study_of(1))
+    with polling(tmp_path, peer) as archive:
+        contracts = attached.contracts(archive)
+        name = SubscriberName("rad")
+        contracts.add(
+            ADMIN,
+            Contract(
+                subscriber=name, state=ContractState.ACTIVE, issuer_of_patient_id="Klinik Süd"
+            ),
+        )
+        (entry,) = archive.peers.list(ADMIN)
+        archive.peers.add(
+            ADMIN, "PEER", entry.host, entry.port, binding=Binding(subscriber="rad")
+        )  # fmt: skip
+        result, said = polled(archive)
+        assert result == {} and "does not let it register" in said[-1]
+        contracts.grant(ADMIN, name, [Right.REGISTER])
+        contracts.suspend(ADMIN, name, reason="unpaid")
+        assert polled(archive)[0] == {}
+        ((_, last),) = archive.polls.list(ADMIN)
+        assert last is not None and "does not let it register" in last.trouble
+        assert (peer.found, in_index(archive)) == ([], []), "nothing is even asked for"
+        contracts.resume(ADMIN, name)
+        assert polled(archive)[0]["fetched"] == 1
+        ((registrant, issuer),) = archive.database.execute(
+            "SELECT registrant, issuer_of_patient_id FROM patient"
+        )
+        assert (registrant, issuer) == ("rad", "Klinik Süd")
+        ((subscriber,),) = archive.database.execute("SELECT subscriber FROM usage_fact")
+        assert subscriber == "rad"
+        assert polled(archive)[0]["fetched"] == 0
 
 
 def test_told_to_stop_it_breaks_off_and_the_next_run_goes_on(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pacs.app import subscriber as attached
 from pacs.app.archive import Archive
 from pacs.core.attributes import Level
+from pacs.core.caller import Candidate, SubscriberName
+from pacs.core.contract import Agreement, Contract, ContractState, Purpose
 from pacs.core.errors import RecordsFailed
-from pacs.core.identifiers import ObjectId, new_object_id
+from pacs.core.identifiers import AETitle, ObjectId, new_object_id
 from pacs.core.records import StoreOutcome
 from storage.database.tables import Kind
 from storage.instances import disk
@@ -67,6 +70,29 @@ def lived(archive: Archive) -> None:
     with pytest.raises(Exception, match="can be undone"):
         deletions.undo(ADMIN, again.id, reason="it has come again")
     archive.peers.add(ADMIN, "DEST", "127.0.0.1", 104)
+    agreed(archive)
+
+
+def agreed(archive: Archive) -> None:
+    """Contracts with all they may have, and a device that waits."""
+    name = SubscriberName("other")
+    attached.contracts(archive).add(
+        ADMIN,
+        Contract(
+            subscriber=name,
+            state=ContractState.ACTIVE,
+            agreements=(Agreement(owner=SubscriberName("local")),),
+            purposes=(Purpose(name="teaching"),),
+            destinations=frozenset({AETitle("DEST")}),
+        ),
+    )
+    attached.terms(archive).add_user(ADMIN, name, "jane", None)
+    desk = attached.enrolments(archive.database, archive.audit, archive.settings.subscriber)
+    code = desk.add_code(ADMIN, rights=frozenset(), until_utc=None, uses=1).code
+    device = Candidate(
+        calling_ae_title=AETitle("US1"), called_ae_title=AETitle("PACS"), address="::1", port=5000
+    )
+    assert desk.enrol(code.encode(), device) == "US1"
 
 
 def object_ids_of_local(archive: Archive) -> list[str]:
@@ -87,6 +113,8 @@ def test_index_is_equal_before_and_after_and_records_are_untouched(
         assert tables(archive.database, Kind.INDEX) == index
         assert tables(archive.database, Kind.RECORD) == records
         assert records["usage_fact"] and records["peer"] and index["conflict"]
+        assert all(rows for table, rows in records.items() if table.startswith("subscriber"))
+        assert records["contract_history"] and records["enrolment_code"]
         assert list(archive.verification.run(ADMIN, nothing)) == []
 
 

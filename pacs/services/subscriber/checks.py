@@ -68,8 +68,17 @@ def check_rights(rights: frozenset[Right]) -> None:
         raise EntryConflicts("to connect is granted by admission itself")
 
 
-def check_contract(contract: Contract, bounds: Bounds) -> None:
-    """Refuse a contract that contradicts itself or a bound. Raises ``EntryConflicts``."""
+def check_agreement_count(contract: Contract, bounds: Bounds) -> None:
+    """Refuse more agreements than one subscriber may have."""
+    if len(contract.agreements) > bounds.max_agreements:
+        raise EntryConflicts(
+            f"a subscriber has at most {bounds.max_agreements} agreements "
+            "(subscriber.max_agreements)"
+        )
+
+
+def check_contract(contract: Contract) -> None:
+    """Refuse a contract that contradicts itself. Raises ``EntryConflicts``."""
     check_name(contract.subscriber)
     check_text(contract.reason, "a reason", LONGEST_REASON)
     check_text(contract.issuer_of_patient_id, "an issuer of patient IDs", LONGEST_NAME)
@@ -77,7 +86,7 @@ def check_contract(contract: Contract, bounds: Bounds) -> None:
     _check_extent(contract)
     _check_destinations(contract)
     _check_purposes(contract)
-    _check_agreements(contract, bounds)
+    _check_agreements(contract)
 
 
 def _check_extent(contract: Contract) -> None:
@@ -118,13 +127,8 @@ def _check_purpose(purpose: Purpose) -> None:
         raise EntryConflicts(f"a matrix has 1 to {LARGEST_MATRIX} rows and columns")
 
 
-def _check_agreements(contract: Contract, bounds: Bounds) -> None:
+def _check_agreements(contract: Contract) -> None:
     agreements = contract.agreements
-    if len(agreements) > bounds.max_agreements:
-        raise EntryConflicts(
-            f"a subscriber has at most {bounds.max_agreements} agreements "
-            "(subscriber.max_agreements)"
-        )
     if len(set(agreements)) != len(agreements):
         raise EntryConflicts("an agreement is made once")
     for one in agreements:

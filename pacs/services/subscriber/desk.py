@@ -1,16 +1,20 @@
 """What every change of contracts has: one transaction, an entry in the history, a line in the audit trail."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from config.settings import Subscriber as Bounds
 from pacs.core.caller import Caller, SubscriberName
-from pacs.core.contract import Contract, ContractState
+from pacs.core.contract import Agreement, Contract, ContractState
 from pacs.core.contract_ports import ContractRows, ContractUnit, HistoryEntry
 from pacs.core.errors import EntryConflicts, EntryNotFound
 from pacs.core.ports import AuditTrail
-from pacs.services.subscriber.checks import RESERVED, check_contract
+from pacs.services.subscriber.checks import (
+    RESERVED,
+    check_agreement_count,
+    check_contract,
+)
 
 
 class Change:
@@ -34,14 +38,22 @@ class Change:
         return contract
 
     def put(self, contract: Contract) -> None:
-        """Write a contract that makes sense. Raises ``EntryConflicts``, ``EntryNotFound`` for an owner."""
-        check_contract(contract, self._bounds)
-        self.check_owners(contract)
+        """Write a contract that makes sense. Raises ``EntryConflicts``, ``EntryNotFound`` for an owner.
+
+        Only what is new is held against bounds and owners: a setting that was lowered, or an
+        owner who is gone, keeps nobody from suspending.
+        """
+        check_contract(contract)
+        before = self.unit.find(contract.subscriber)
+        had = before.agreements if before else ()
+        if len(contract.agreements) > len(had):
+            check_agreement_count(contract, self._bounds)
+        self.check_owners(set(contract.agreements) - set(had))
         self.unit.put(contract)
 
-    def check_owners(self, contract: Contract) -> None:
+    def check_owners(self, agreements: Iterable[Agreement]) -> None:
         """Refuse agreements about somebody who has no contract and holds nothing."""
-        for owner in {one.owner for one in contract.agreements} - {None}:
+        for owner in {one.owner for one in agreements}:
             if owner is None or owner.lower() in RESERVED:
                 continue
             if self.unit.find(owner) is None and not self.unit.holds_images(owner):

@@ -147,7 +147,7 @@ class Enrolment:
         )
         unit.put_peer(_peer(name, title, candidate))
         unit.enrol(Enrolled(subscriber=name, code=kept.id, proposal=_proposal(title, candidate)))
-        change.note(name, f"enrolled itself as {title} by code {kept.id}")
+        change.note(name, f"enrolled itself as {title} at {_address(candidate)} by code {kept.id}")
         return name
 
     def _has_room(self, unit: ContractReads, kept: EnrolmentCode) -> bool:

@@ -15,7 +15,7 @@ from pacs.core.errors import EntryConflicts, EntryNotFound
 from pacs.core.records import Peer
 from pacs.services.passcode import is_hashed
 from pacs.services.peer import check_peer
-from pacs.services.subscriber.checks import check_contract, check_user_name
+from pacs.services.subscriber.checks import check_agreement_count, check_contract, check_user_name
 from pacs.services.subscriber.contracts import check_free
 from pacs.services.subscriber.desk import Change, Desk
 
@@ -71,12 +71,13 @@ class Exchange:
             for one in wholes:
                 self._put(change, one, replacing=replacing)
             for one in wholes:  # an owner may come later in the file
-                change.check_owners(one.contract)
+                change.check_owners(one.contract.agreements)
         return [one.contract for one in wholes]
 
     def _read(self, form: object) -> _Whole:
         contract = contract_of(form)
-        check_contract(contract, self._desk.bounds)
+        check_contract(contract)
+        check_agreement_count(contract, self._desk.bounds)
         name = contract.subscriber
         users = [user_of(one, name) for one in _listed(form, "users")]
         peers = [peer_of(one, name) for one in _listed(form, "peers")]
