@@ -18,6 +18,7 @@ from config.template import describe
 from pacs.app.conformance import statement
 from pacs.cli import exits
 from pacs.cli.main import COMMANDS, pacs
+from pacs.core.usage import KINDS
 from storage.database.tables import TABLES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -111,6 +112,16 @@ def tables() -> str:
     return "\n".join(lines)
 
 
+def usage_kinds() -> str:
+    """Tabulate the kinds of usage: what is counted of each, and what makes a fact count once."""
+    lines = ["| kind | counts | a fact is | once per |", "|---|---|---|---|"]
+    lines.extend(
+        f"| `{kind.value}` | {one.units} | {one.about} | {one.once_per} |"
+        for kind, one in KINDS.items()
+    )
+    return "\n".join(lines)
+
+
 def conformance() -> str:
     """Give the conformance statement of what ships, without plug-ins of this machine."""
     return statement(()).rstrip("\n")
@@ -122,12 +133,14 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "exit-codes": exit_codes,
     "tables": tables,
+    "usage-kinds": usage_kinds,
     "conformance": conformance,
 }
 DOCUMENTS: tuple[str, ...] = (
     "docs/architecture.md",
     "docs/conformance.md",
     "docs/operations.md",
+    "docs/services/usage.md",
     "docs/storage-format.md",
 )
 

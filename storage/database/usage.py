@@ -1,8 +1,9 @@
 """Rows of usage: facts noted once, never changed, and their sums by month.
 
-The table only grows: nothing here, or anywhere else, changes or removes a row of it. Sums read
-what was noted in a month, which ``usage_fact_noted`` finds, and what was held before it; that is
-remembered in ``usage_closed`` once a month is over, since nothing is noted in the past.
+The table only grows: nothing here, or anywhere else, changes or removes a row of it. It has no index
+but the key that makes a fact count once: registrations are most of it, and their keys are object ids,
+which begin with the time, so those of a month are a range of it; the other kinds are read whole. What
+was held before a month is remembered in ``usage_closed`` once that is over.
 """
 
 import time
@@ -11,6 +12,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from pacs.core.caller import SubscriberName
+from pacs.core.identifiers import object_id_time_ms
 from pacs.core.usage import (
     Connected,
     Delivered,
@@ -28,6 +30,10 @@ from storage.database.connection import Database
 
 HELD_BYTES: Final = "COALESCE(original_bytes, size_bytes - data_set_offset)"
 """Length of the Data Set as it was received, whatever the file holds: what is counted as held."""
+
+_DAY_MS: Final = 86_400_000
+_LATE_MS: Final = 7 * _DAY_MS
+"""A registration is noted as of so long after its file was begun at most, though a crash kept it longer."""
 
 _COLUMNS: Mapping[type[Usage], Mapping[str, str]] = {
     Registered: {
@@ -75,22 +81,31 @@ _INSERTIONS: Mapping[type[Usage], tuple[str, str, Callable[[Any], tuple[object, 
 def note_usage(database: Database, usage: Usage) -> None:
     """Note a fact in the caller's transaction; one that is noted already is not noted again."""
     kind, insertion, values = _INSERTIONS[type(usage)]
-    database.write(insertion, (kind, time.time_ns() // 1_000_000, *values(usage)))
+    noted_ms = time.time_ns() // 1_000_000
+    if type(usage) is Registered:
+        began_ms = object_id_time_ms(usage.object_id)
+        noted_ms = max(began_ms, min(noted_ms, began_ms + _LATE_MS))
+    database.write(insertion, (kind, noted_ms, *values(usage)))
 
 
-_DAY_MS: Final = 86_400_000
-_KINDS: Final = frozenset(one.value for one in UsageKind)
 _GRACE_MS: Final = _DAY_MS
 """Transactions under way when a month ends, and clocks of other nodes, are past its end by then."""
 _HOLDS: Final = "kind IN ('register', 'hold')"
+_NOTED: Final = (
+    "(SELECT * FROM usage_fact WHERE kind = 'register' AND key >= ? AND key < ? "
+    "AND noted_ms >= ? AND noted_ms < ? UNION ALL "
+    "SELECT * FROM usage_fact WHERE kind IN ('connect', 'deliver', 'hold', 'process') "
+    "AND noted_ms >= ? AND noted_ms < ?) AS noted"
+)
+"""Facts noted from one time to another; ``_between`` gives the parameters."""
 _CHANGE: Final = (
     f"SUM(CASE WHEN {_HOLDS} THEN amount ELSE 0 END), SUM(CASE WHEN {_HOLDS} THEN bytes ELSE 0 END)"
 )
 _SUMS: Final = (
     "SELECT subscriber, kind, COALESCE(modality, ''), COALESCE(receiver, ''), "
     "COALESCE(purpose, ''), COALESCE(operation, ''), SUM(amount), SUM(bytes), "
-    "COALESCE(SUM(duration_ms), 0), COUNT(DISTINCT study_instance_uid) FROM usage_fact "
-    "WHERE noted_ms >= ? AND noted_ms < ? AND kind <> 'hold'{whose} "
+    "COALESCE(SUM(duration_ms), 0), COUNT(DISTINCT study_instance_uid) "
+    f"FROM {_NOTED} WHERE kind <> 'hold'{{whose}} "
     "GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6"
 )
 _DIFFERENCES: Final = (
@@ -103,6 +118,18 @@ _DIFFERENCES: Final = (
 )
 
 
+def _between(start_ms: int, end_ms: int) -> list[object]:
+    """Give the parameters of ``_NOTED``."""
+    keys = [_first_key(start_ms - _LATE_MS), _first_key(end_ms)]
+    return [*keys, start_ms, end_ms, start_ms, end_ms]
+
+
+def _first_key(time_ms: int) -> str:
+    """Give what sorts before every object id issued from then on. RFC 9562 Section 5.7."""
+    digits = f"{max(0, time_ms):012x}"
+    return f"{digits[:8]}-{digits[8:]}"
+
+
 class UsageTable:
     """Sums of facts, on SQLite or PostgreSQL. Every method raises ``RecordsFailed``."""
 
@@ -112,7 +139,9 @@ class UsageTable:
     def sums(self, month: Month, subscriber: SubscriberName | None) -> Sequence[UsageSum]:
         """Add up what was noted in a month, but for changes of what is held."""
         whose = "" if subscriber is None else " AND subscriber = ?"
-        params = [month.start_ms, month.end_ms, *([] if subscriber is None else [subscriber])]
+        params = _between(month.start_ms, month.end_ms)
+        if subscriber is not None:
+            params.append(subscriber)
         return [
             UsageSum(
                 subscriber=SubscriberName(row[0]),
@@ -127,16 +156,14 @@ class UsageTable:
                 studies=int(row[9]),
             )
             for row in self._database.execute(_SUMS.format(whose=whose), params)
-            if row[1] in _KINDS  # those noted before 0014 are kept, whatever they are called
         ]
 
     def changes(self, month: Month) -> Mapping[SubscriberName, Mapping[int, Holding]]:
         """By how much what each holds changed on each day of a month, counted from 0."""
         found: dict[SubscriberName, dict[int, Holding]] = {}
         rows = self._database.execute(
-            f"SELECT subscriber, (noted_ms - ?) / {_DAY_MS}, {_CHANGE} FROM usage_fact "
-            "WHERE noted_ms >= ? AND noted_ms < ? GROUP BY 1, 2",
-            (month.start_ms, month.start_ms, month.end_ms),
+            f"SELECT subscriber, (noted_ms - ?) / {_DAY_MS}, {_CHANGE} FROM {_NOTED} GROUP BY 1, 2",
+            [month.start_ms, *_between(month.start_ms, month.end_ms)],
         )
         for subscriber, day, instances, size_bytes in rows:
             change = Holding(instances=int(instances), size_bytes=int(size_bytes))
@@ -173,12 +200,12 @@ class UsageTable:
         self, closed: Month | None, month: Month
     ) -> Iterator[tuple[SubscriberName, Holding]]:
         """Add up what changed between a closed month, or the first fact, and this one."""
-        where, params = "noted_ms + 0 < ?", [month.start_ms]  # most of the table: no index helps
+        source = "usage_fact WHERE noted_ms < ?"
+        params: list[object] = [month.start_ms]
         if closed is not None:
-            where, params = "noted_ms >= ? AND noted_ms < ?", [closed.end_ms, month.start_ms]
+            source, params = _NOTED, _between(closed.end_ms, month.start_ms)
         rows = self._database.execute(
-            f"SELECT subscriber, {_CHANGE} FROM usage_fact WHERE {where} GROUP BY subscriber",
-            params,
+            f"SELECT subscriber, {_CHANGE} FROM {source} GROUP BY subscriber", params
         )
         for subscriber, instances, size_bytes in rows:
             change = Holding(instances=int(instances), size_bytes=int(size_bytes))

@@ -1,7 +1,7 @@
 """Usage as typed facts, each once by its key; what was noted before is kept in the new form.
 
-A fact of a kind counts once: the primary key, in whose order rows lie on SQLite. ``usage_fact_noted``
-finds a month. What is held is counted once here, as the index has it, so that the facts add up to it.
+A fact of a kind counts once: the primary key, in whose order rows lie on SQLite. Of registrations it
+begins with the time, as object ids do, so that a month is found by it. What is held is counted once here, as the index has it, so that the facts add up to it.
 ``usage_closed`` remembers what was held at the end of a month that is over; it can be made anew.
 """
 
@@ -13,11 +13,14 @@ _WORDS = {
         "TEXT": "TEXT",
         "CLUSTERED": "WITHOUT ROWID",
         "NOTED_MS": "CAST(strftime('%s', noted_utc) AS INTEGER) * 1000",
+        "TIME": "printf('%08x-%04x', {NOTED_MS} / 65536, {NOTED_MS} % 65536)",
     },
     "postgresql": {
         "TEXT": 'TEXT COLLATE "C"',
         "CLUSTERED": "",
         "NOTED_MS": "CAST(EXTRACT(EPOCH FROM CAST(noted_utc AS TIMESTAMPTZ)) AS BIGINT) * 1000",
+        "TIME": "lpad(to_hex({NOTED_MS} / 65536), 8, '0') || '-' || "
+        "lpad(to_hex({NOTED_MS} % 65536), 4, '0')",
     },
 }
 _STATEMENTS = (
@@ -37,7 +40,6 @@ _STATEMENTS = (
         purpose {TEXT},
         operation {TEXT},
         PRIMARY KEY (kind, key)) {CLUSTERED}""",
-    "CREATE INDEX usage_fact_noted ON usage_fact (noted_ms)",
     """CREATE TABLE usage_closed (
         month {TEXT} NOT NULL,
         subscriber {TEXT} NOT NULL,
@@ -45,7 +47,7 @@ _STATEMENTS = (
         bytes BIGINT NOT NULL,
         PRIMARY KEY (month, subscriber)) {CLUSTERED}""",
     "INSERT INTO usage_fact (kind, key, noted_ms, subscriber, bytes, study_instance_uid) "
-    "SELECT 'register', 'before-' || id, {NOTED_MS}, subscriber, amount, subject "
+    "SELECT 'register', {TIME} || '-before-' || id, {NOTED_MS}, subscriber, amount, subject "
     "FROM usage_fact_before WHERE kind = 'register-bytes'",
     "INSERT INTO usage_fact (kind, key, noted_ms, subscriber, amount, receiver) "
     "SELECT kind, 'before-' || id, {NOTED_MS}, subscriber, amount, subject "
@@ -67,8 +69,12 @@ _OPENING = (
 
 def up(migrator: object, db: Any) -> None:
     words = _WORDS["sqlite" if db.param == "?" else "postgresql"]
-    for statement in _STATEMENTS:
-        db.execute_sql(statement.format(**words))
+    for template in _STATEMENTS:
+        # Twice: the words name each other.
+        statement = template.format(**words).format(**words)
+        if db.param != "?":
+            statement = statement.replace("%", "%%")
+        db.execute_sql(statement)
     now_ms = time.time_ns() // 1_000_000
     for subscriber, amount, size_bytes in db.execute_sql(_OPENING).fetchall():
         db.execute_sql(
