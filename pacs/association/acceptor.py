@@ -16,6 +16,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from pacs.association.acceptance import StoreOpener, acceptance, agree, extended, max_length
 from pacs.association.admission import CONGESTION, Host, Rejected, admit, candidate_of
+from pacs.association.connection import Connection
 from pacs.association.exchange import Exchange
 from pacs.association.intake import Arrived
 from pacs.association.message import Message
@@ -51,7 +52,7 @@ class ServedAssociation(threading.Thread):
         self._host, self._ended = host, ended
         self._bounds = host.settings.association
         self._draining = False
-        self.upper_layer = UpperLayer(connection, requestor=False, bounds=self._bounds)
+        self.upper_layer = UpperLayer(Connection(connection), requestor=False, bounds=self._bounds)
 
     # --- told by the server, from its threads ------------------------------------
 

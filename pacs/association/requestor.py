@@ -19,6 +19,7 @@ from config import settings
 from pacs.association.acceptance import max_length, ourselves, role_item, roles_of
 from pacs.association.admission import APPLICATION_CONTEXT
 from pacs.association.answering import Landings, OnRequest
+from pacs.association.connection import Connection
 from pacs.association.exchange import Exchange
 from pacs.association.negotiation import ACCEPTED, Agreed, Roles
 from pacs.association.overrides import silence
@@ -87,7 +88,7 @@ def associate(
     if not 1 <= len(proposals) <= MAX_CONTEXTS:
         raise ValueError(f"1 to {MAX_CONTEXTS} presentation contexts, not {len(proposals)}")
     silence()
-    upper_layer = UpperLayer(_connect(peer, bounds), requestor=True, bounds=bounds)
+    upper_layer = UpperLayer(Connection(_connect(peer, bounds)), requestor=True, bounds=bounds)
     try:
         request = _proposed(peer, proposals, ae_title, bounds)
         answer = _associated(upper_layer, peer, request, bounds.artim_timeout_s)
