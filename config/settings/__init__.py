@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from config.settings.keeping import Database, Parsing, Query, Retrieve, Storage
 from config.settings.network import Association, Dicom, Identity, Outbox, Serve
 from config.settings.observing import Logging, Metrics
+from config.settings.security import Tls
 from config.settings.units import Section
 from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll
 
@@ -33,6 +34,7 @@ __all__ = [
     "Serve",
     "Settings",
     "Storage",
+    "Tls",
 ]
 
 
@@ -41,6 +43,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     dicom: Dicom = field(default_factory=Dicom)
     association: Association = field(default_factory=Association)
+    tls: Tls = field(default_factory=Tls)
     serve: Serve = field(default_factory=Serve)
     storage: Storage = field(default_factory=Storage)
     database: Database = field(default_factory=Database)

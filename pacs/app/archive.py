@@ -17,6 +17,7 @@ from pacs.app.extension import Attached, Extension, installed
 from pacs.app.headers import header_reader
 from pacs.app.poll import polls
 from pacs.app.provided import OURS
+from pacs.association.tls import CALLS
 from pacs.core.errors import NotInitialized, SettingsInvalid
 from pacs.core.identifiers import AETitle
 from pacs.core.ports import AuditTrail, Gate
@@ -118,6 +119,7 @@ def open_archive(
     """
     if not store_folder(home, loaded.settings).is_dir():
         raise NotInitialized(f"{home} holds no archive: run pacs --home {home} init")
+    CALLS.set_up(loaded.settings.tls, home)
     with ExitStack() as stack:
         archive = _assembled(home, loaded.settings, gate, stack, receiver)
         for extension in (*OURS, *(installed() if extensions is None else extensions)):

@@ -1,7 +1,8 @@
 """The byte stream under the upper layer: a TCP connection that never blocks. PS3.8 Section 9.1.
 
 Owns the socket, the descriptor that wakes its thread, and who may close them
-when. Refuses to know what the bytes mean and how long anything may take.
+when. Refuses to know what the bytes mean and how long anything may take. What
+is encrypted on the way is ``encrypted``'s.
 """
 
 import logging
@@ -12,6 +13,8 @@ import threading
 from collections import deque
 from itertools import islice
 from typing import Final
+
+from pacs.core.caller import Certificate
 
 LOGGER = logging.getLogger("pacs.association")
 
@@ -24,8 +27,11 @@ Piece = bytes | bytearray | memoryview
 class Connection:
     """One TCP connection. Everything but ``wake`` and ``shut_down`` is for one thread."""
 
-    unsent_bytes = 0
-    """What ``write`` has taken and the peer has had no room for yet."""
+    tls = False
+    certificate: Certificate | None = None
+    """What the peer has proved to be."""
+    cause = ""
+    """Why TLS failed, where it did."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
@@ -78,6 +84,11 @@ class Connection:
         if sent:
             waiting[0] = memoryview(waiting[0])[sent:]
         return not waiting
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What ``write`` has taken and the peer has had no room for yet."""
+        return 0
 
     def write_now(self, pdu: bytes) -> bool:
         """Write a few bytes if that is possible at once; tell whether it was. Raises ``OSError``."""

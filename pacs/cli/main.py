@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Entry] = {
     "worker": Entry("pacs.cli.worker:worker", "Run jobs, beside a server or on another machine"),
     "config": Entry("pacs.cli.config:config", "Show the settings and where each comes from"),
     "peer": Entry("pacs.cli.peer:peer", "Name the devices the archive may send to"),
+    "tls": Entry("pacs.cli.tls:tls", "Make certificates to try TLS with; see what is configured"),
     "echo": Entry("pacs.cli.echo:echo", "Ask a peer whether it answers (C-ECHO)"),
     "send": Entry("pacs.cli.send:send", "Send files to a peer (C-STORE)"),
     "find": Entry("pacs.cli.find:find", "Query a peer (C-FIND)"),
