@@ -24,7 +24,6 @@ import msgspec
 from config.load import Loaded
 from pacs.app import control, listener
 from pacs.association.board import Board
-from pacs.association.tls import warn_of_endings
 from pacs.core.errors import ListenerFailed, PacsError
 
 _LOG = logging.getLogger("pacs.serve")
@@ -183,6 +182,8 @@ class Supervisor:
 
     def _warn(self) -> None:
         """Have the log say, once a day, which certificates are about to end."""
+        from pacs.association.certificates import warn_of_endings
+
         now_s = time.monotonic()
         if self._settings.tls.port and now_s - self._warned_s >= WARN_EVERY_S:
             self._warned_s = now_s

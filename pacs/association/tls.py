@@ -5,20 +5,15 @@ whole: connections keep the one they began with. Refuses to know how bytes
 travel (``encrypted``) and whom a certificate admits (the ``Gate``).
 """
 
-import hashlib
 import hmac
 import logging
 import socket
 import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from config.settings import Tls
 from pacs.association.encrypted import EncryptedConnection, Terms
@@ -47,6 +42,8 @@ class ServerTls:
 
     def __init__(self, settings: Tls, home: Path) -> None:
         """Read the files. Raises ``SettingsInvalid``."""
+        import pacs.association.certificates  # noqa: F401 - no handshake shall wait for it
+
         self._settings, self._home = settings, home
         self._context = server_context(settings, home)
 
@@ -154,8 +151,8 @@ def _context(protocol: int, settings: Tls) -> ssl.SSLContext:
 
 def _show(context: ssl.SSLContext, settings: Tls, home: Path) -> None:
     certificate, key = home / settings.certificate, home / settings.key
-    _readable("tls.certificate", certificate)
-    _readable("tls.key", key)
+    require_readable("tls.certificate", certificate)
+    require_readable("tls.key", key)
     try:
         # An encrypted key fails instead of asking at the terminal.
         context.load_cert_chain(certificate, key, password=lambda: b"")
@@ -171,7 +168,7 @@ def _trust(context: ssl.SSLContext, settings: Tls, home: Path) -> None:
         *(("tls.revoked", one) for one in settings.revoked),
     ):
         path = home / written
-        _readable(name, path)
+        require_readable(name, path)
         try:
             context.load_verify_locations(path)
         except ssl.SSLError as error:
@@ -180,7 +177,8 @@ def _trust(context: ssl.SSLContext, settings: Tls, home: Path) -> None:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
 
 
-def _readable(name: str, path: Path) -> None:
+def require_readable(name: str, path: Path) -> None:
+    """Raise ``SettingsInvalid`` where a file that a setting names cannot be read."""
     try:
         with path.open("rb"):
             return
@@ -193,26 +191,15 @@ def _why(error: Exception) -> str:
     return str(reason or error).lower().replace("_", " ")
 
 
-# --- certificates ----------------------------------------------------------------------
-
-
-def certificate_of(certificate: x509.Certificate) -> Certificate:
-    """Say what a certificate says."""
-    return Certificate(
-        fingerprint=certificate.fingerprint(SHA256()).hex(),
-        subject=certificate.subject.rfc4514_string(),
-        not_after_utc=certificate.not_valid_after_utc,
-    )
-
-
 def _proved(der: bytes | None) -> Certificate | None:
     """Read what the library has verified; it does not when a session of TLS 1.2 is resumed."""
+    from pacs.association.certificates import certificate_in
+
     if der is None:
         return None
-    try:
-        proved = certificate_of(x509.load_der_x509_certificate(der))
-    except ValueError as error:  # verified, and yet not readable
-        raise ssl.SSLError(1, f"certificate {hashlib.sha256(der).hexdigest()} is odd") from error
+    proved = certificate_in(der)
+    if proved is None:
+        raise ssl.SSLError(1, "the certificate cannot be read")
     if proved.not_after_utc < datetime.now(UTC):
         raise ssl.SSLError(1, "certificate has expired")
     return proved
@@ -241,59 +228,3 @@ def _stamp(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-Row = dict[str, object]
-
-
-def described(settings: Tls, home: Path) -> list[Row]:
-    """List what the settings name, and until when it holds. Raises ``SettingsInvalid``."""
-    rows = []
-    if settings.certificate:
-        rows += described_certificates("tls.certificate", home / settings.certificate)
-    rows += described_certificates("tls.trusted", home / settings.trusted)
-    for one in settings.revoked:
-        rows += _described_crl(home / one)
-    return rows
-
-
-def described_certificates(what: str, path: Path) -> list[Row]:
-    """List the certificates of a file. Raises ``SettingsInvalid``."""
-    _readable(what, path)
-    try:
-        found = x509.load_pem_x509_certificates(path.read_bytes())
-    except ValueError:
-        raise SettingsInvalid(f"{what}: {path} holds no certificate in PEM") from None
-    return [{"what": what, **asdict(certificate_of(one)), "file": str(path)} for one in found]
-
-
-def _described_crl(path: Path) -> list[Row]:
-    _readable("tls.revoked", path)
-    try:
-        crl = x509.load_pem_x509_crl(path.read_bytes())
-    except ValueError:
-        raise SettingsInvalid(f"tls.revoked: {path} holds no CRL in PEM") from None
-    return [
-        {
-            "what": "tls.revoked",
-            "subject": crl.issuer.rfc4514_string(),
-            "fingerprint": "",
-            "not_after_utc": crl.next_update_utc,
-            "file": str(path),
-        }
-    ]
-
-
-def warn_of_endings(settings: Tls, home: Path, now_utc: datetime) -> None:
-    """Have the log say what is about to end, or has ended."""
-    try:
-        rows = described(settings, home)
-    except SettingsInvalid as error:
-        LOGGER.error("tls-unreadable why=%s", error)
-        return
-    for row in rows:
-        until_utc = row["not_after_utc"]
-        if isinstance(until_utc, datetime) and (until_utc - now_utc).days < settings.warn_days:
-            LOGGER.warning(
-                "tls-ends-soon what=%s file=%s until=%s", row["what"], row["file"], until_utc
-            )

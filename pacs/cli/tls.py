@@ -73,7 +73,7 @@ def show(home: Home, *, as_json: bool) -> None:
 
     A fingerprint is what --certificate takes where a device is bound to its certificate.
     """
-    from pacs.association.tls import described
+    from pacs.association.certificates import described
     from pacs.services.tls import CertificateMaker
 
     settings = home.load().settings.tls
@@ -87,7 +87,7 @@ def show(home: Home, *, as_json: bool) -> None:
 
 
 def _described(path: Path) -> list[dict[str, object]]:
-    from pacs.association.tls import described_certificates
+    from pacs.association.certificates import described_certificates
 
     return described_certificates("client made here", path)
 
