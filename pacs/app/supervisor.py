@@ -171,8 +171,8 @@ class Supervisor:
                 if place.due_s <= now_s:
                     self._begin(place)
             waiting = [one.due_s - now_s for one in ended if one.process is None]
-            self._look(max(0.0, min([*waiting, WARN_EVERY_S])))
             self._warn()
+            self._look(max(0.0, min([*waiting, WARN_EVERY_S])))
 
     def _reload(self) -> None:
         """Have certificates read again, for handshakes to come."""

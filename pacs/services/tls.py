@@ -27,7 +27,9 @@ from pacs.core.errors import EntryConflicts, EntryNotFound, SettingsInvalid
 
 FOLDER = "tls"
 CA, SERVER, CLIENTS = "ca", "server", "clients"
-KEY_BITS = 3_072
+KEY_BITS = 2_048
+CA_KEY_BITS = 3_072
+"""A CA holds for ten years, what it signs for two."""
 CA_DAYS = 3_650
 DAYS = 825
 _SKEW = timedelta(hours=1)
@@ -65,7 +67,7 @@ class CertificateMaker:
         """
         pairs = self._pair(CA), self._pair(SERVER)
         _require_absent(*pairs)
-        key = _new_key()
+        key = _new_key(CA_KEY_BITS)
         issuer = _name(f"{subject.name} local CA")
         authority = _authority(issuer, key)
         server_key = _new_key()
@@ -188,8 +190,8 @@ def _host(text: str) -> x509.GeneralName:
         raise SettingsInvalid(f"{text!r} is neither a host name nor an address") from error
 
 
-def _new_key() -> RSAPrivateKey:
-    return generate_private_key(public_exponent=65_537, key_size=KEY_BITS)
+def _new_key(bits: int = KEY_BITS) -> RSAPrivateKey:
+    return generate_private_key(public_exponent=65_537, key_size=bits)
 
 
 def _require_absent(*pairs: Pair) -> None:
