@@ -204,8 +204,14 @@ misspelled is guessed for the index, never changed. Understood, in this or an eq
 SECURITY: Final = """
 ## 5. Security
 
-No secure transport connection profile is claimed in this version, and User Identity Negotiation is not acted on: no
-identity is verified, so a positive response that is asked for is not given (PS3.7 Annex D.3.3.7.2). The server listens on
+The BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile (PS3.15 Section B.12) is supported for associations accepted and
+requested, where it is set up (`tls.port`, and peers that are called over TLS): TLS 1.2 and 1.3, of which 1.3 is preferred. Suites of TLS 1.2:
+ECDHE_ECDSA and ECDHE_RSA with AES_128_GCM_SHA256 and AES_256_GCM_SHA384; of TLS 1.3: AES_128_GCM_SHA256,
+AES_256_GCM_SHA384 and CHACHA20_POLY1305_SHA256. Renegotiation and compression are off. Peers authenticate by certificates of the CAs
+in `tls.trusted`, which are checked for validity and, where CRLs are given, for revocation of every certificate in the chain; names of hosts are not
+compared. A peer whose handshake fails gets a TLS alert and the connection ends. The port recommended for this is 2762.
+
+User Identity Negotiation is not acted on: no identity is verified, so a positive response that is asked for is not given (PS3.7 Annex D.3.3.7.2). The server listens on
 the loopback interface only; it refuses to start on another one while nobody could be identified there.
 Every association and request is recorded in an audit trail under home, without patient data. Text in Error Comment is
 fixed per cause and never holds patient data.

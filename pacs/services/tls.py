@@ -34,6 +34,7 @@ CA_DAYS = 3_650
 DAYS = 825
 _SKEW = timedelta(hours=1)
 """Certificates begin so long ago: clocks of devices are wrong."""
+_HOST = re.compile(r"[A-Za-z0-9*][A-Za-z0-9_.-]{0,252}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -183,11 +184,9 @@ def _host(text: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
-        pass
-    try:
-        return x509.DNSName(text)
-    except ValueError as error:
-        raise SettingsInvalid(f"{text!r} is neither a host name nor an address") from error
+        if _HOST.fullmatch(text):
+            return x509.DNSName(text)
+        raise SettingsInvalid(f"{text!r} is neither a host name nor an address") from None
 
 
 def _new_key(bits: int = KEY_BITS) -> RSAPrivateKey:

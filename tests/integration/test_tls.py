@@ -1,12 +1,11 @@
 """TLS against whatever comes: strangers, the silent, the garbled; and both ways at once. PS3.15 Section B.12."""
 
 import os
-import shutil
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -131,6 +130,7 @@ def test_a_session_that_is_resumed_still_shows_its_certificate(world: World) -> 
             session = first.session
         again = context.wrap_socket(running.connect(), server_hostname="localhost", session=session)
         with again:
+            assert again.session_reused
             assert echoed(again)
         shown = [one.certificate and one.certificate.fingerprint for one in running.gate.candidates]
         assert shown == [world.device.fingerprint] * 2
@@ -415,10 +415,9 @@ def test_objects_of_any_length_arrive_whole(world: World, version: ssl.TLSVersio
         assert [bytes(one.content) for one in running.spool.all] == contents
 
 
-def test_renegotiation_is_refused(world: World) -> None:
+def test_renegotiation_is_refused(world: World, peer_tool: Callable[[str], str]) -> None:
     """TLS 1.2 only; the peer is told so, and nothing of it is acted on."""
-    tool = shutil.which("openssl")
-    assert tool is not None
+    tool = peer_tool("openssl")
     with world.serving() as running:
         command_line = [tool, "s_client", "-tls1_2", "-connect", f"127.0.0.1:{running.port}"]
         shown = ["-cert", str(world.device.certificate), "-key", str(world.device.key)]
