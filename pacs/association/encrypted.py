@@ -49,7 +49,6 @@ class EncryptedConnection(Connection):
     tls = True
 
     def __init__(self, connection: socket.socket, terms: Terms) -> None:
-        super().__init__(connection)
         self._terms = terms
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._session = terms.context.wrap_bio(
@@ -57,6 +56,7 @@ class EncryptedConnection(Connection):
         )
         self._unsent = memoryview(b"")
         self._secured = self._more = False
+        super().__init__(connection)
 
     # --- reading -------------------------------------------------------------------------
 
