@@ -144,7 +144,7 @@ def _copying(stream: IO[bytes], log: Path) -> Any:
     import threading
 
     def copy() -> None:
-        with log.open("ab") as output:
+        with log.open("ab", buffering=0) as output:
             while piece := os.read(stream.fileno(), 65_536):
                 output.write(piece)
 

@@ -22,7 +22,8 @@ from pynetdicom.presentation import build_context
 from config.settings import Association, Dicom, Settings
 from pacs.association.commands import encode_command
 from pacs.association.message import Offer, Operation, Request, Response
-from pacs.association.server import AssociationServer
+from pacs.association.server import AssociationServer, listen
+from pacs.association.tls import ServerTls
 from pacs.core.caller import Caller, Candidate, Right, SubscriberName, Visibility
 from pacs.core.errors import AdmissionRefused, NotAuthorized
 from pacs.core.identifiers import Digest, StudyInstanceUID
@@ -182,14 +183,19 @@ def find_class(handler: Callable[[Request], Iterator[Response]], **more: Any) ->
 class Running:
     """A server with all its fakes."""
 
-    def __init__(self, settings: Settings, service_classes: Iterable[ServiceClass]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        service_classes: Iterable[ServiceClass],
+        tls: ServerTls | None = None,
+    ) -> None:
         self.gate, self.spool, self.audit = FakeGate(), FakeSpool(), FakeAudit()
         door = Server(tuple(service_classes), gate=self.gate, audit=self.audit)
         self.server = AssociationServer(
             settings, gate=self.gate, spool=self.spool, services=door, audit=self.audit
         )
         self.settings = settings
-        self.port = self.server.start()
+        self.port = self.server.start(encrypted=(listen(settings.dicom), tls) if tls else None)
 
     def connect(self) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
@@ -210,14 +216,19 @@ QUICK = Association(
 
 
 @contextmanager
-def serving(*service_classes: ServiceClass, dicom: Any = None, **bounds: Any) -> Iterator[Running]:
-    """Serve on port 0; afterwards no thread, association or file may be left."""
+def serving(
+    *service_classes: ServiceClass,
+    dicom: Any = None,
+    tls: ServerTls | None = None,
+    **bounds: Any,
+) -> Iterator[Running]:
+    """Serve on port 0, with TLS where it is given; afterwards no thread, association or file may be left."""
     before = set(threading.enumerate())
     association = msgspec.structs.replace(QUICK, **bounds)
     settings = Settings(
         dicom=msgspec.structs.replace(Dicom(port=0), **(dicom or {})), association=association
     )
-    running = Running(settings, (verification(), *service_classes))
+    running = Running(settings, (verification(), *service_classes), tls)
     try:
         yield running
     finally:

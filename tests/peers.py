@@ -26,6 +26,7 @@ PACKAGES: Mapping[str, str] = {
     "dcmdrle": "dcmtk",
     "gdcmconv": "libgdcm-tools",
     "dciodvfy": "dicom3tools",
+    "openssl": "openssl",
     "Orthanc": "orthanc",
     "initdb": "postgresql",
     "pg_ctl": "postgresql",

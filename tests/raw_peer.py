@@ -5,6 +5,7 @@ send what a test needs.
 """
 
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -54,8 +55,9 @@ def associated(
     scp_roles: Sequence[str] | None = None,
     extended: Sequence[tuple[str, bytes]] = (),
     ae_title: str = "RAWPEER",
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Association]:
-    """Associate; with ``received`` every context is for C-GET: we take the SCP role."""
+    """Associate, encrypted if told so; with ``received`` every context is for C-GET: we take the SCP role."""
     entity = AE(ae_title=ae_title)
     entity.maximum_pdu_size = 131_072
     proposed = list(contexts)
@@ -70,7 +72,13 @@ def associated(
         item.sop_class_uid, item.service_class_application_information = uid, information
         items.append(item)
     handlers: Any = [(evt.EVT_C_STORE, received)] if received else []
-    association = entity.associate("127.0.0.1", port, ext_neg=items, evt_handlers=handlers)
+    association = entity.associate(
+        "127.0.0.1",
+        port,
+        ext_neg=items,
+        evt_handlers=handlers,
+        tls_args=(tls, "localhost") if tls else None,
+    )
     assert association.is_established, "the association was not accepted"
     assert association.dul.socket is not None and association.dul.socket.socket is not None
     association.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

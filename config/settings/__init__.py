@@ -11,6 +11,7 @@ from config.settings.keeping import Database, Parsing, Query, Retrieve, Storage
 from config.settings.legitimacy import Legitimacy
 from config.settings.network import Association, Dicom, Identity, Outbox, Serve, Subscriber
 from config.settings.observing import Audit, Logging, Metrics
+from config.settings.security import Tls
 from config.settings.units import Section
 from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll
 
@@ -37,6 +38,7 @@ __all__ = [
     "Settings",
     "Storage",
     "Subscriber",
+    "Tls",
 ]
 
 
@@ -46,6 +48,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     dicom: Dicom = field(default_factory=Dicom)
     association: Association = field(default_factory=Association)
     legitimacy: Legitimacy = field(default_factory=Legitimacy)
+    tls: Tls = field(default_factory=Tls)
     serve: Serve = field(default_factory=Serve)
     storage: Storage = field(default_factory=Storage)
     database: Database = field(default_factory=Database)

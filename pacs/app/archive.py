@@ -19,6 +19,7 @@ from pacs.app.headers import header_reader
 from pacs.app.poll import polls
 from pacs.app.provided import OURS
 from pacs.app.subscriber import enrolments
+from pacs.association.tls import CALLS
 from pacs.core.errors import NotInitialized, SettingsInvalid
 from pacs.core.identifiers import AETitle
 from pacs.core.ports import Failures, Gate
@@ -125,6 +126,7 @@ def open_archive(
     """
     if not store_folder(home, loaded.settings).is_dir():
         raise NotInitialized(f"{home} holds no archive: run pacs --home {home} init")
+    CALLS.set_up(loaded.settings.tls, home)
     with ExitStack() as stack:
         parts = _parts(home, loaded.settings, stack, receiver)
         asking = AskingGate(gate or _gate(home, parts, failures))

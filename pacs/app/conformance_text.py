@@ -207,7 +207,12 @@ misspelled is guessed for the index, never changed. Understood, in this or an eq
 SECURITY: Final = """
 ## 5. Security
 
-No secure transport connection profile is claimed in this version.
+The BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile (PS3.15 Section B.12) is supported for associations accepted and
+requested, where it is set up (`tls.port`, and peers that are called over TLS): TLS 1.2 and 1.3, of which 1.3 is preferred. Suites of TLS 1.2:
+ECDHE_ECDSA and ECDHE_RSA with AES_128_GCM_SHA256 and AES_256_GCM_SHA384; of TLS 1.3: AES_128_GCM_SHA256,
+AES_256_GCM_SHA384 and CHACHA20_POLY1305_SHA256. Renegotiation and compression are off. Peers authenticate by certificates of the CAs
+in `tls.trusted`, which are checked for validity and, where CRLs are given, for revocation of every certificate in the chain; names of hosts are not
+compared. A peer whose handshake fails gets a TLS alert and the connection ends. The port recommended for this is 2762.
 
 An association is accepted from a device or a user of a subscriber whose contract holds. A device is known by its AE title
 together with an address, a network or a client certificate that was entered for it; an AE title alone identifies nobody. Without any

@@ -19,19 +19,28 @@ from pacs.core import errors
 
 DRAIN = b"drain"
 """What a listener is told when it is to end in order."""
+RELOAD = b"reload"
+"""What it is told when certificates are to be read again."""
 _MAX_BYTES = 1 << 20
 
 
 class Orders(Struct, frozen=True, kw_only=True):
-    """What a listener needs to begin; descriptors are those it was started with."""
+    """What a listener needs to begin; descriptors are those it was started with, -1 for none."""
 
     home: str
     listener: int
     settings: Settings
     extensions: Mapping[str, Any]
     listening: int
+    listening_tls: int
     board: int
     lock: int
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Those there are."""
+        every = (self.listening, self.listening_tls, self.board, self.lock)
+        return [one for one in every if one >= 0]
 
     @property
     def receiver(self) -> str:

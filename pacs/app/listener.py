@@ -12,6 +12,10 @@ import socket
 import sys
 import threading
 from contextlib import closing
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pacs.app.listening import Told
 
 _PR_SET_PDEATHSIG = 1
 
@@ -39,18 +43,16 @@ def _die_with(parent: int) -> None:
 def _serve(control: socket.socket) -> int:
     """Serve as ordered; say why where that cannot be. Gives the exit code."""
     from pacs.app.control import Report, receive_orders, send
-    from pacs.app.listening import hold_associations
+    from pacs.app.listening import Told, hold_associations
     from pacs.core.errors import PacsError
 
     orders = receive_orders(control)
-    for one in (orders.listening, orders.board, orders.lock):
+    for one in orders.descriptors:
         os.set_inheritable(one, False)
-    draining = threading.Event()
-    threading.Thread(
-        target=_obey, args=(control, draining), name="pacs-control", daemon=True
-    ).start()
+    told = Told()
+    threading.Thread(target=_obey, args=(control, told), name="pacs-control", daemon=True).start()
     try:
-        hold_associations(orders, serving=lambda: send(control, Report()), draining=draining)
+        hold_associations(orders, serving=lambda: send(control, Report()), told=told)
     except PacsError as error:
         failure = Report(error=type(error).__name__, message=str(error))
     except Exception as error:  # noqa: BLE001 - its text may quote data: the parent is told the kind
@@ -61,15 +63,21 @@ def _serve(control: socket.socket) -> int:
     return 1
 
 
-def _obey(control: socket.socket, draining: threading.Event) -> None:
-    """Wait for the one thing a listener is told; without a parent there is nothing to finish."""
-    try:
-        told = control.recv(64)
-    except OSError:
-        told = b""
-    if not told:
-        os.kill(os.getpid(), signal.SIGKILL)
-    draining.set()
+def _obey(control: socket.socket, told: "Told") -> None:
+    """Pass on what a listener is told; without a parent there is nothing to finish."""
+    from pacs.app.control import RELOAD
+
+    while True:
+        try:
+            word = control.recv(64)
+        except OSError:
+            word = b""
+        if not word:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word != RELOAD:
+            break
+        told.reload()
+    told.draining.set()
 
 
 if __name__ == "__main__":

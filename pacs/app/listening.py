@@ -22,20 +22,38 @@ from pacs.association.board import Board
 from pacs.association.limits import Occupancy
 from pacs.association.lockout import Lockout
 from pacs.association.server import AssociationServer
+from pacs.association.tls import ServerTls
 from pacs.observe.log import configure
 from scp.server import Server
 
 _LOG = logging.getLogger("pacs.serve")
 
 
+class Told:
+    """What a listener is told by its parent, from whatever thread hears it."""
+
+    def __init__(self) -> None:
+        self.draining = threading.Event()
+        self.tls: ServerTls | None = None
+
+    def reload(self) -> None:
+        """Read the certificates again."""
+        if self.tls is not None:
+            self.tls.reload()
+
+
 @contextmanager
 def listening(
-    archive: Archive, *, listener: socket.socket | None = None, occupancy: Occupancy | None = None
+    archive: Archive,
+    *,
+    listener: socket.socket | None = None,
+    encrypted: tuple[socket.socket, ServerTls] | None = None,
+    occupancy: Occupancy | None = None,
 ) -> Iterator[int]:
     """Serve ``archive`` and give the port; drains at the end of the block.
 
-    Listens by the settings unless given a ``listener``, and counts alone
-    unless given an ``occupancy``.
+    Listens by the settings unless given a ``listener`` or one with TLS,
+    ``encrypted``, and counts alone unless given an ``occupancy``.
     """
     with posting(archive) as postman, counting(archive, postman) as ways:
         server = AssociationServer(
@@ -48,7 +66,7 @@ def listening(
             audit=archive.audit,
             occupancy=occupancy,
         )
-        port = server.start(listener)
+        port = server.start(listener, encrypted=encrypted)
         try:
             yield port
         finally:
@@ -57,10 +75,8 @@ def listening(
             server.close()
 
 
-def hold_associations(
-    orders: Orders, *, serving: Callable[[], None], draining: threading.Event
-) -> None:
-    """Be a listener until ``draining``; ``serving`` is called once peers may come.
+def hold_associations(orders: Orders, *, serving: Callable[[], None], told: Told) -> None:
+    """Be a listener until told to drain; ``serving`` is called once peers may come.
 
     Raises what opening the archive raises.
     """
@@ -80,12 +96,26 @@ def hold_associations(
             _LOG.warning("recovered instances=%d listener=%d", taken, orders.listener)
         with listening(
             archive,
-            listener=socket.socket(fileno=orders.listening),
+            listener=_taken(orders.listening),
+            encrypted=_encrypted(orders, told),
             occupancy=Occupancy(bounds, board, listener=orders.listener),
         ):
             gc.freeze()  # what is there now stays: no collection need walk it again
             serving()
-            draining.wait()
+            told.draining.wait()
+
+
+def _taken(descriptor: int) -> socket.socket | None:
+    return socket.socket(fileno=descriptor) if descriptor >= 0 else None
+
+
+def _encrypted(orders: Orders, told: Told) -> tuple[socket.socket, ServerTls] | None:
+    """The socket peers come to with TLS, and what they are met with. Raises ``SettingsInvalid``."""
+    listener = _taken(orders.listening_tls)
+    if listener is None:
+        return None
+    told.tls = ServerTls(orders.settings.tls, Path(orders.home))
+    return listener, told.tls
 
 
 def _allow_descriptors() -> None:

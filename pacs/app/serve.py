@@ -5,18 +5,23 @@ Owns the order of these steps and nothing else.
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
+import msgspec
+
 from config.load import Loaded
+from config.settings import Settings
 from pacs.app.archive import Archive, open_archive
 from pacs.app.audit import audited
 from pacs.app.gate import refuse_strangers, warn_of_plain_text
 from pacs.app.home import exclusive, initialize
 from pacs.app.metrics import measured
-from pacs.app.supervisor import Signals, Supervisor
+from pacs.app.supervisor import Doors, Signals, Supervisor
 from pacs.app.workers import working
 from pacs.association.server import listen
+from pacs.association.tls import server_context
+from pacs.core.errors import SettingsInvalid
 
 _LOG = logging.getLogger("pacs.serve")
 
@@ -39,8 +44,23 @@ def _settled(home: Path, loaded: Loaded) -> Iterator[Archive]:
         yield archive
 
 
-def serve(home: Path, loaded: Loaded, ready: Callable[[int], None]) -> None:
-    """Run until SIGTERM or SIGINT. ``ready`` is called with the port once all listeners serve.
+def open_doors(settings: Settings, home: Path) -> Doors:
+    """Listen where peers may come. Raises ``AddressInUse`` or ``SettingsInvalid``."""
+    if not settings.tls.plain and not settings.tls.port:
+        raise SettingsInvalid("tls.plain is false and tls.port is 0: nobody could come")
+    if settings.tls.port:
+        server_context(settings.tls, home)  # what cannot be used is said here, once
+    with ExitStack() as stack:
+        plain = stack.enter_context(listen(settings.dicom)) if settings.tls.plain else None
+        tls = None
+        if settings.tls.port:
+            tls = listen(msgspec.structs.replace(settings.dicom, port=settings.tls.port))
+        stack.pop_all()
+    return Doors(plain=plain, tls=tls)
+
+
+def serve(home: Path, loaded: Loaded, ready: Callable[[int | None, int | None], None]) -> None:
+    """Run until SIGTERM or SIGINT. ``ready`` is called with the ports once all listeners serve.
 
     Raises ``HomeInUse``, ``AddressInUse``, ``SettingsInvalid``, ``RecordsFailed``
     or ``ListenerFailed``.
@@ -50,19 +70,20 @@ def serve(home: Path, loaded: Loaded, ready: Callable[[int], None]) -> None:
         exclusive(home) as lock,
         _settled(home, loaded) as archive,
     ):
-        refuse_strangers(archive.settings, archive.snapshots.newest())
-        warn_of_plain_text(archive.settings.dicom.host, tls=False)
-        listening = listen(archive.settings.dicom)
-        port = int(listening.getsockname()[1])
-        supervisor = Supervisor(home, loaded, listening=listening, lock=lock, signals=signals)
+        settings = archive.settings
+        refuse_strangers(settings, archive.snapshots.newest())
+        doors = open_doors(settings, home)
+        port, tls_port = doors.ports
+        warn_of_plain_text(settings.dicom.host, tls=not settings.tls.plain)
+        supervisor = Supervisor(home, loaded, doors=doors, lock=lock, signals=signals)
         with (
-            audited(archive, "started", "stopped", port=port),
+            audited(archive, "started", "stopped", port=port, tls_port=tls_port),
             closing(supervisor),
             measured(archive),
-            working(archive, archive.settings.jobs.workers),
+            working(archive, settings.jobs.workers),
         ):
             supervisor.start()
             if supervisor.serving:
-                ready(port)
+                ready(port, tls_port)
             supervisor.watch()
             supervisor.drain()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,7 @@ STABLE_S = 10.0
 LONGEST_PAUSE_S = 30.0
 END_S = 5.0
 """What a listener gets beyond ``association.drain_timeout_s`` to cut off, close and end."""
+WARN_EVERY_S = 86_400.0
 _FIRST_PAUSE_S = 0.5
 _EXIT_S = 2.0
 """Time from a listener's last word to its end."""
@@ -68,11 +70,33 @@ class _Place:
     failure: PacsError | None = field(default=None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """Where peers come: the listening sockets, without and with TLS."""
+
+    plain: socket.socket | None
+    tls: socket.socket | None
+
+    def close(self) -> None:
+        """Close them."""
+        for one in (self.plain, self.tls):
+            if one is not None:
+                one.close()
+
+    @property
+    def ports(self) -> tuple[int | None, int | None]:
+        """Their ports."""
+        plain, tls = (
+            None if one is None else int(one.getsockname()[1]) for one in (self.plain, self.tls)
+        )
+        return plain, tls
+
+
 class Signals:
-    """SIGTERM and SIGINT, told to a selector."""
+    """SIGTERM, SIGINT and SIGHUP, told to a selector."""
 
     def __init__(self) -> None:
-        self.stopping = False
+        self.stopping = self.reloading = False
         self.woken, self._wake = socket.socketpair()
         self.woken.setblocking(False)
         self._wake.setblocking(False)
@@ -83,6 +107,7 @@ class Signals:
         signal.set_wakeup_fd(self._wake.fileno())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._reload)
         try:
             yield self
         finally:
@@ -91,12 +116,15 @@ class Signals:
     def _stop(self, *_: object) -> None:
         self.stopping = True
 
+    def _reload(self, *_: object) -> None:
+        self.reloading = True
+
 
 class Supervisor:
-    """Keeps as many listeners as ``serve.listeners`` says on one listening socket."""
+    """Keeps as many listeners as ``serve.listeners`` says on the same listening sockets."""
 
     def __init__(
-        self, home: Path, loaded: Loaded, *, listening: socket.socket, lock: int, signals: Signals
+        self, home: Path, loaded: Loaded, *, doors: Doors, lock: int, signals: Signals
     ) -> None:
         settings = loaded.settings
         count = settings.serve.listeners or cores()
@@ -107,7 +135,8 @@ class Supervisor:
             name: msgspec.to_builtins(table) for name, table in loaded.extensions.items()
         }
         self._home, self._lock, self._signals = home, lock, signals
-        self._listening = listening
+        self._doors = doors
+        self._warned_s = float("-inf")
         self._board = Board.shared(settings.association.max_connections)
         self._places = [_Place(number=number) for number in range(count)]
         self._selector = selectors.DefaultSelector()
@@ -134,23 +163,44 @@ class Supervisor:
     def watch(self) -> None:
         """Replace listeners that end, until the server is told to stop."""
         while not self._signals.stopping:
+            if self._signals.reloading:
+                self._reload()
             now_s = time.monotonic()
             ended = [one for one in self._places if one.process is None]
             for place in ended:
                 if place.due_s <= now_s:
                     self._begin(place)
             waiting = [one.due_s - now_s for one in ended if one.process is None]
-            self._look(max(0.0, min(waiting)) if waiting else None)
+            self._warn()
+            self._look(max(0.0, min([*waiting, WARN_EVERY_S])))
 
-    def drain(self) -> None:
-        """Have all listeners finish what they serve and end; kill those that do not in time."""
-        self._listening.close()
+    def _reload(self) -> None:
+        """Have certificates read again, for handshakes to come."""
+        self._signals.reloading = False
+        self._warned_s = float("-inf")
+        self._tell(control.RELOAD)
+
+    def _warn(self) -> None:
+        """Have the log say, once a day, which certificates are about to end."""
+        from pacs.association.certificates import warn_of_endings
+
+        now_s = time.monotonic()
+        if self._settings.tls.port and now_s - self._warned_s >= WARN_EVERY_S:
+            self._warned_s = now_s
+            warn_of_endings(self._settings.tls, self._home, datetime.now(UTC))
+
+    def _tell(self, word: bytes) -> None:
         for place in self._places:
             if place.control is not None:
                 try:
-                    place.control.send(control.DRAIN)
+                    place.control.send(word)
                 except OSError:
                     continue  # it has just ended by itself
+
+    def drain(self) -> None:
+        """Have all listeners finish what they serve and end; kill those that do not in time."""
+        self._doors.close()
+        self._tell(control.DRAIN)
         drain_s = self._settings.association.drain_timeout_s
         deadline = time.monotonic() + drain_s + END_S
         while any(one.process for one in self._places) and time.monotonic() < deadline:
@@ -164,17 +214,17 @@ class Supervisor:
                 place.process.kill()
                 self._end(place)
         self._selector.close()
-        self._listening.close()
+        self._doors.close()
         self._board.close()
 
     def _begin(self, place: _Place) -> None:
         ours, theirs = control.pair()
-        shared = (self._listening.fileno(), self._board.descriptor, self._lock)
+        orders = self._orders(place)
         with theirs:
             command = [sys.executable, "-P", "-m", listener.__name__]
             place.process = subprocess.Popen(
                 [*command, str(os.getpid()), str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), *shared),
+                pass_fds=(theirs.fileno(), *orders.descriptors),
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
                 start_new_session=True,  # Ctrl-C in our terminal is for us to pass on
@@ -182,19 +232,22 @@ class Supervisor:
         place.control, place.serving, place.failure = ours, False, None
         place.begun_s = time.monotonic()
         self._selector.register(ours, selectors.EVENT_READ, place)
-        orders = control.Orders(
-            home=str(self._home.absolute()),
-            listener=place.number,
-            settings=self._settings,
-            extensions=self._extensions,
-            listening=shared[0],
-            board=shared[1],
-            lock=shared[2],
-        )
         try:
             control.send(ours, orders)
         except OSError:
             return  # it has ended already, and will be seen to have
+
+    def _orders(self, place: _Place) -> control.Orders:
+        return control.Orders(
+            home=str(self._home.absolute()),
+            listener=place.number,
+            settings=self._settings,
+            extensions=self._extensions,
+            listening=self._doors.plain.fileno() if self._doors.plain else -1,
+            listening_tls=self._doors.tls.fileno() if self._doors.tls else -1,
+            board=self._board.descriptor,
+            lock=self._lock,
+        )
 
     def _look(self, timeout_s: float | None) -> None:
         """Wait for news of the listeners or a signal, and take it in."""

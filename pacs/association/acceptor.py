@@ -11,17 +11,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from pacs.association.acceptance import StoreOpener, acceptance, agree, extended, max_length
 from pacs.association.admission import CONGESTION, Host, Rejected, admit, candidate_of
+from pacs.association.connection import Connection
 from pacs.association.exchange import Exchange
 from pacs.association.intake import Arrived
 from pacs.association.message import Message
 from pacs.association.reporting import ExchangeWay
 from pacs.association.sending import AssociationDelivery
 from pacs.association.serving import RequestServer, ResponseUnsendable
+from pacs.association.tls import ServerTls
 from pacs.association.upper_layer import AWAITING_REQUEST, DECIDING, UpperLayer
 from pacs.core.caller import Caller
 from pacs.core.errors import PeerUnreachable
@@ -44,6 +47,7 @@ class ServedAssociation(threading.Thread):
         connection: socket.socket,
         address: tuple[str, int],
         ended: Callable[["ServedAssociation"], None],
+        tls: ServerTls | None = None,
     ) -> None:
         super().__init__(name="pacs-association", daemon=True)
         self.id = str(new_object_id())
@@ -53,7 +57,10 @@ class ServedAssociation(threading.Thread):
         self._host, self._ended = host, ended
         self._bounds = host.settings.association
         self._draining = False
-        self.upper_layer = UpperLayer(connection, requestor=False, bounds=self._bounds)
+        self._connection = (
+            tls.accept(connection, self._tls_refused) if tls else Connection(connection)
+        )
+        self.upper_layer = UpperLayer(self._connection, requestor=False, bounds=self._bounds)
 
     # --- told by the server, from its threads ------------------------------------
 
@@ -107,7 +114,11 @@ class ServedAssociation(threading.Thread):
         request = self.upper_layer.associate
         if self.upper_layer.state != DECIDING or request is None:
             return None
-        candidate = candidate_of(request, self.upper_layer.titles, *self.address)
+        candidate = replace(
+            candidate_of(request, self.upper_layer.titles, *self.address),
+            tls=self._connection.tls,
+            certificate=self._connection.certificate,
+        )
         try:
             caller = admit(request, candidate, host=self._host, stack=stack, association=self.id)
             self.caller = caller
@@ -115,6 +126,14 @@ class ServedAssociation(threading.Thread):
         except Rejected as rejected:
             self.upper_layer.reject(*rejected.answer)
             return None
+
+    def _tls_refused(self, cause: str) -> None:
+        """Note why no association can follow; the peer gets an alert and nothing else."""
+        address, port = self.address
+        LOGGER.info("tls-refused association=%s address=%s why=%s", self.id, address, cause)
+        self._host.audit.record(
+            "tls-refused", None, association=self.id, address=address, port=port, cause=cause
+        )
 
     def _accept(
         self, request: A_ASSOCIATE, caller: Caller, called: AETitle, stack: ExitStack

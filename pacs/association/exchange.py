@@ -14,6 +14,7 @@ from typing import Final
 
 from config.settings import Association
 from pacs.association.commands import C_CANCEL, LAST_MESSAGE_ID, RESPONSE_BIT, number
+from pacs.association.connection import Piece
 from pacs.association.intake import (
     Arrived,
     BeginStore,
@@ -24,7 +25,7 @@ from pacs.association.message import Answered, Message, Operation
 from pacs.association.negotiation import Agreed
 from pacs.association.pdu import COMMAND, LAST, PDV_OVERHEAD_BYTES, p_data_header
 from pacs.association.posts import Posts
-from pacs.association.upper_layer import Piece, UpperLayer
+from pacs.association.upper_layer import UpperLayer
 from pacs.core.errors import OperationUnsupported, PeerUnreachable
 
 LOGGER = logging.getLogger("pacs.association")

@@ -19,13 +19,15 @@ from config import settings
 from pacs.association.acceptance import max_length, ourselves, role_item, roles_of
 from pacs.association.admission import APPLICATION_CONTEXT
 from pacs.association.answering import Landings, OnRequest
+from pacs.association.connection import Connection
 from pacs.association.exchange import Exchange
 from pacs.association.negotiation import ACCEPTED, Agreed, Roles
 from pacs.association.overrides import silence
 from pacs.association.rate import RATES
 from pacs.association.requested import Requested
+from pacs.association.tls import CALLS
 from pacs.association.upper_layer import AWAITING_ANSWER, UpperLayer
-from pacs.core.errors import PeerRefused, PeerUnreachable
+from pacs.core.errors import PeerRefused, PeerUnreachable, SettingsInvalid
 from pacs.core.records import Peer
 
 LOGGER = logging.getLogger("pacs.association")
@@ -80,17 +82,23 @@ def associate(
     It is aborted instead where the block raises or leaves a response
     outstanding; a release the peer asked for is answered. ``on_request``
     answers what the peer asks while we wait; without it nothing of that is
-    supported, and the association goes on. Raises ``PeerUnreachable`` where no association service
+    supported, and the association goes on. A peer entered with TLS is
+    called as ``CALLS`` says. Raises ``PeerUnreachable`` where no association service
     answers, ``PeerRefused`` where it says no, ``NothingAccepted`` where it
     accepted none of the ``proposals``.
     """
     if not 1 <= len(proposals) <= MAX_CONTEXTS:
         raise ValueError(f"1 to {MAX_CONTEXTS} presentation contexts, not {len(proposals)}")
     silence()
-    upper_layer = UpperLayer(_connect(peer, bounds), requestor=True, bounds=bounds)
+    connection = _connected(peer, bounds)
+    upper_layer = UpperLayer(connection, requestor=True, bounds=bounds)
     try:
         request = _proposed(peer, proposals, ae_title, bounds)
-        answer = _associated(upper_layer, peer, request, bounds.artim_timeout_s)
+        answer = _associated(upper_layer, request, bounds.artim_timeout_s)
+        if answer is None:
+            why = f"TLS: {connection.cause}" if connection.cause else "no association was made"
+            raise PeerUnreachable(f"{_named(peer)}: connected, but {why}")
+        _require_accepted(peer, answer)
         landings = Landings()
         exchange = Exchange(
             upper_layer,
@@ -115,6 +123,25 @@ def associate(
             exchange.close()
     finally:
         _end(upper_layer)
+
+
+def _connected(peer: Peer, bounds: settings.Association) -> Connection:
+    """Connect, encrypted where the peer is entered so. Raises ``PeerUnreachable``."""
+    if not peer.tls:
+        return Connection(_connect(peer, bounds))
+    connected = _connect(peer, bounds)
+    try:
+        connection = CALLS.connect(connected, peer.certificate_fingerprint)
+    except SettingsInvalid as error:
+        connected.close()
+        raise PeerUnreachable(f"{_named(peer)}: {error}") from error
+    try:
+        connection.secure(bounds.artim_timeout_s)
+    except OSError as failure:
+        connection.close()
+        why = connection.cause or str(failure)
+        raise PeerUnreachable(f"{_named(peer)}: TLS: {why}") from failure
+    return connection
 
 
 def _connect(peer: Peer, bounds: settings.Association) -> socket.socket:
@@ -149,27 +176,25 @@ def _proposed(
     return bytes(A_ASSOCIATE_RQ(request).encode())
 
 
-def _associated(
-    upper_layer: UpperLayer, peer: Peer, request: bytes, timeout_s: float
-) -> A_ASSOCIATE:
-    """Ask for the association and give the answer. Raises as ``associate``."""
+def _associated(upper_layer: UpperLayer, request: bytes, timeout_s: float) -> A_ASSOCIATE | None:
+    """Ask for the association and give the answer, if there is one."""
     try:
         upper_layer.request(request)
         while upper_layer.state == AWAITING_ANSWER:
             if not upper_layer.receive(timeout_s):
                 upper_layer.abort()
     except PeerUnreachable:
-        answer = None
-    else:
-        answer = upper_layer.associate
-    if answer is None:
-        raise PeerUnreachable(f"{_named(peer)}: connected, but no association was made")
+        return None
+    return upper_layer.associate
+
+
+def _require_accepted(peer: Peer, answer: A_ASSOCIATE) -> None:
+    """Return where the association was accepted. Raises ``PeerRefused``."""
     if answer.result in REJECTED:
         source = SOURCES.get(answer.result_source or 0, "the peer")
         reason = REASONS.get((answer.result_source or 0, answer.diagnostic or 0), "no reason given")
         how = REJECTED[answer.result]
         raise PeerRefused(f"{_named(peer)}: rejected {how} by {source}: {reason}")
-    return answer
 
 
 def _contexts(

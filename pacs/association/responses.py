@@ -15,12 +15,12 @@ from pacs.association.commands import (
     operation_of,
     text,
 )
+from pacs.association.connection import Piece
 from pacs.association.exchange import Exchange
 from pacs.association.identifiers import encode_identifier
 from pacs.association.intake import Arrived
 from pacs.association.message import Operation, Response
 from pacs.association.pdu import COMMAND
-from pacs.association.upper_layer import Piece
 
 PENDING: Final = frozenset({0xFF00, 0xFF01})
 """More responses follow, PS3.7 Annex C.2. Every other status is final, a Warning too: 0xB001 of the

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from typing import Final
 
 from pacs.association.commands import encode_request, number
+from pacs.association.connection import PIECES_AT_ONCE, Piece
 from pacs.association.exchange import Exchange
 from pacs.association.message import Operation
 from pacs.association.pdu import COMMAND, LAST, P_DATA_HEADER_BYTES, p_data_header
 from pacs.association.rate import Rate
-from pacs.association.upper_layer import PIECES_AT_ONCE, Piece
 from pacs.core.errors import InstanceNotFound, PeerRefused, PeerUnreachable
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
 from pacs.core.records import Originator, Payload, SendOutcome

@@ -11,6 +11,8 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from config.settings import Dicom, Settings
@@ -19,6 +21,7 @@ from pacs.association.admission import Host
 from pacs.association.limits import Occupancy
 from pacs.association.message import Services
 from pacs.association.overrides import silence
+from pacs.association.tls import ServerTls
 from pacs.association.watch import Watch
 from pacs.core.errors import AddressInUse
 from pacs.core.ports import AuditTrail, Gate, Spool
@@ -92,13 +95,22 @@ class AssociationServer:
         """Associations open now; silent connections do not count."""
         return self._occupancy.associations
 
-    def start(self, listener: socket.socket | None = None) -> int:
+    def start(
+        self,
+        listener: socket.socket | None = None,
+        *,
+        encrypted: tuple[socket.socket, ServerTls] | None = None,
+    ) -> int:
         """Serve in the background, on a socket that listens already if given one; gives the port.
 
-        The socket is closed at the end. Raises ``AddressInUse``.
+        On ``encrypted``, too, where given, with TLS. The sockets are closed at the end. Raises ``AddressInUse``.
         """
-        taken = listener or listen(self._settings.dicom)
-        port = int(taken.getsockname()[1])
+        taken: list[tuple[socket.socket, ServerTls | None]] = []
+        if listener is not None or encrypted is None:
+            taken.append((listener or listen(self._settings.dicom), None))
+        if encrypted is not None:
+            taken.append(encrypted)
+        port = int(taken[0][0].getsockname()[1])
         self._wake, woken = socket.socketpair()
         self._thread = threading.Thread(
             target=self._accept_until_stopped, args=(taken, woken), name="pacs-accept", daemon=True
@@ -144,23 +156,27 @@ class AssociationServer:
             self._watch.stop()
             self._watch = None
 
-    def _accept_until_stopped(self, listener: socket.socket, woken: socket.socket) -> None:
+    def _accept_until_stopped(
+        self, listeners: Sequence[tuple[socket.socket, ServerTls | None]], woken: socket.socket
+    ) -> None:
         with (
             selectors.DefaultSelector() as selector,
-            listener,
+            ExitStack() as stack,
             woken,
             self._occupancy.accepting(),
         ):
-            selector.register(listener, selectors.EVENT_READ)
+            for listener, tls in listeners:
+                selector.register(stack.enter_context(listener), selectors.EVENT_READ, tls)
             selector.register(woken, selectors.EVENT_READ)
             while not self._stopping.is_set():
                 waiting = selector.select(None if self._deferred_s is None else 0)
                 if not waiting:
                     self._deferred_s = None  # a less busy listener has taken it
-                elif not self._stopping.is_set():
-                    self._accept_one(listener)
+                for key, _ in waiting:
+                    if not self._stopping.is_set() and isinstance(key.fileobj, socket.socket):
+                        self._accept_one(key.fileobj, key.data)
 
-    def _accept_one(self, listener: socket.socket) -> None:
+    def _accept_one(self, listener: socket.socket, tls: ServerTls | None) -> None:
         try:
             accepted = self._accepted(listener)
         except BlockingIOError:
@@ -176,7 +192,7 @@ class AssociationServer:
         self._deferred_s = None
         connection, address = accepted
         try:
-            self._begin(connection, address)
+            self._begin(connection, address, tls)
         except (OSError, RuntimeError) as failure:  # the system has no thread or socket to give
             LOGGER.error("connection-failed kind=%s", type(failure).__name__)
             connection.close()
@@ -202,9 +218,11 @@ class AssociationServer:
             self._deferred_s = now_s
         return now_s - self._deferred_s >= PATIENCE_S
 
-    def _begin(self, connection: socket.socket, address: tuple[str, int]) -> None:
+    def _begin(
+        self, connection: socket.socket, address: tuple[str, int], tls: ServerTls | None
+    ) -> None:
         association = ServedAssociation(
-            self._host, connection=connection, address=address, ended=self._ended
+            self._host, connection=connection, address=address, ended=self._ended, tls=tls
         )
         with self._lock:
             self._live.add(association)

@@ -1,21 +1,16 @@
 """The upper layer on one connection, driven by the thread that uses it. PS3.8 Section 9.
 
-Owns the socket, the receive buffer, the timers and the state, which moves only
-by PS3.8 Table 9-10. Nothing happens behind the back of its thread: it reads
-when asked to, and while it waits to write. Refuses to decide who may associate
-and what messages mean.
+Owns the receive buffer, the timers and the state, which moves only by PS3.8
+Table 9-10. Nothing happens behind the back of its thread: it reads when asked
+to, and while it waits to write. Refuses to decide who may associate, what
+messages mean and how bytes travel (``connection``).
 """
 
 import logging
 import mmap
-import os
-import select
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from itertools import islice
 from typing import Final, NoReturn, Protocol
 
 from pynetdicom.fsm import ACTIONS, TRANSITION_TABLE
@@ -23,6 +18,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from config.settings import Association
 from pacs.association.associate import DECODERS, decode_associate
+from pacs.association.connection import Connection, Piece
 from pacs.association.pace import Pace, Progress
 from pacs.association.pdu import RELEASE_RP, RELEASE_RQ, PduReader, PduRefused
 from pacs.core.errors import PeerUnreachable
@@ -30,8 +26,6 @@ from pacs.core.errors import PeerUnreachable
 LOGGER = logging.getLogger("pacs.association")
 
 RECEIVE_BYTES: Final = 262_144
-PIECES_AT_ONCE: Final = 1_000
-"""A gather-write or scatter-read takes 1,024 at most (IOV_MAX)."""
 LEAST_BYTES_PER_S: Final = 4_096  # who reads more slowly than a modem holds a thread for nothing
 CLOSED, AWAITING_REQUEST, DECIDING = "Sta1", "Sta2", "Sta3"
 AWAITING_ANSWER, ESTABLISHED, ENDING = "Sta5", "Sta6", "Sta13"
@@ -44,8 +38,6 @@ VERSION_UNSUPPORTED: Final = (1, 2, 2)
 """Result, source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21."""
 _EVENTS: Final = {1: "Evt6", 2: "Evt3", 3: "Evt4", 5: "Evt12", 6: "Evt13", 7: "Evt16"}
 
-Piece = bytes | bytearray | memoryview
-
 
 class User(Protocol):
     """Who takes the P-DATA of an established association."""
@@ -57,13 +49,11 @@ class User(Protocol):
 class UpperLayer:
     """One connection. Everything but ``wake``, ``ask_abort`` and ``shut_down`` is for one thread."""
 
-    def __init__(self, connection: socket.socket, *, requestor: bool, bounds: Association) -> None:
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, connection: Connection, *, requestor: bool, bounds: Association) -> None:
         self.state = CLOSED
         self.user: User | None = None
         self.associate: A_ASSOCIATE | None = None
-        self._socket = connection
+        self._connection = connection
         self._requestor = requestor
         self._artim_timeout_s = bounds.artim_timeout_s
         self._silence_s = bounds.network_timeout_s  # of a PDU, and of a peer that shall read
@@ -78,24 +68,13 @@ class UpperLayer:
         self._pace = Pace(window_s=self._silence_s, least_bytes=bounds.min_progress_bytes)
         self.titles = ("", "")
         """Called and calling AE title as the peer wrote them, padding aside."""
-        self._lock = threading.Lock()  # of the descriptors, against ``wake`` and ``shut_down``
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._readable, self._either = select.poll(), select.poll()
-        for one, events in (
-            (self._readable, select.POLLIN),
-            (self._either, select.POLLIN | select.POLLOUT),
-        ):
-            one.register(connection, events)
-            one.register(self._wake, select.POLLIN)
         self._do("Evt1" if requestor else "Evt5")
 
     # --- for other threads ---------------------------------------------------------
 
     def wake(self) -> None:
         """Let a ``receive`` that waits return."""
-        with self._lock:
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
+        self._connection.wake()
 
     def ask_abort(self) -> None:
         """Have the association's thread abort as soon as it comes here."""
@@ -104,12 +83,7 @@ class UpperLayer:
 
     def shut_down(self) -> None:
         """Cut the connection: reads and writes under way return."""
-        with self._lock:
-            if self._wake >= 0:
-                try:
-                    self._socket.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    LOGGER.debug("connection-gone-already")
+        self._connection.shut_down()
 
     # --- primitives of the local user ------------------------------------------------
 
@@ -188,33 +162,32 @@ class UpperLayer:
         """Write everything; reads while the peer takes nothing, so that neither waits for the other."""
         stuck_s = late_s = None
         waiting = deque(pieces)
-        self._within_send = True
-        while waiting:
+        self._within_send = bool(waiting)
+        while self._within_send:
             try:
-                sent = self._socket.sendmsg(islice(waiting, PIECES_AT_ONCE))
+                self._within_send = not self._connection.write(waiting)
             except BlockingIOError:
                 stuck_s = stuck_s or time.monotonic() + self._silence_s
-                late_s = late_s or stuck_s + sum(map(len, waiting)) / LEAST_BYTES_PER_S
+                late_s = late_s or stuck_s + self._left_bytes(waiting) / LEAST_BYTES_PER_S
                 self._await_room(min(stuck_s, late_s))
                 continue
             except OSError:
                 self._do("Evt17")
                 raise PeerUnreachable("the association has ended") from None
             stuck_s = None
-            _sent(waiting, sent)
-        self._within_send = False
+
+    def _left_bytes(self, waiting: Iterable[Piece]) -> int:
+        return self._connection.unsent_bytes + sum(map(len, waiting))
 
     def _await_room(self, deadline_s: float) -> None:
         state = self.state
         self._parse_all(state)
         rest_s = deadline_s - time.monotonic()
-        ready = dict(self._either.poll(max(0.0, rest_s) * 1_000))
-        if self._wake in ready:
-            os.eventfd_read(self._wake)
+        readable = self._connection.await_room(max(0.0, rest_s))
         if rest_s <= 0 or self._abort_asked:
             self._close()  # in the middle of a PDU there is no room for an A-ABORT
             raise PeerUnreachable("aborted" if self._abort_asked else "the peer stopped reading")
-        if ready.get(self._socket.fileno(), 0) & ~select.POLLOUT:
+        if readable:
             self._fill()
             self._parse_all(state)
 
@@ -243,8 +216,7 @@ class UpperLayer:
             rest_s = min(deadline_s, bound_s) - time.monotonic()
             if rest_s <= 0:
                 return bound_s < deadline_s and self._out_of_time()
-            if self._wake in dict(self._readable.poll(rest_s * 1_000)):
-                os.eventfd_read(self._wake)
+            if self._connection.await_data(rest_s):
                 return self._woken()
         self._parse()
         return True
@@ -289,9 +261,7 @@ class UpperLayer:
             self._view[:rest] = bytes(self._view[self._start : self._end])
         self._start, self._end = 0, rest
         try:
-            size = self._socket.recv_into(self._view[rest:])
-            # Linux forgets it; without it a peer with Nagle on waits 40 ms for our delayed ACK.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            size = self._connection.read_into(self._view[rest:])
         except BlockingIOError:
             return False
         except OSError:
@@ -373,28 +343,16 @@ class UpperLayer:
         if not self._within_send:
             pdu = bytes((7, 0, 0, 0, 0, 4, 0, 0, source, reason))
             try:
-                if self._socket.send(pdu) == len(pdu):
+                if self._connection.write_now(pdu):
                     return
             except OSError:
                 LOGGER.debug("no-room-for-abort")
         self._close()
 
     def _close(self) -> None:
-        with self._lock:
-            if self._wake >= 0:
-                os.close(self._wake)
-                self._wake = -1
-                self._socket.close()
+        self._connection.close()
         self.state = CLOSED
 
 
 def _rejection(result: int, source: int, reason: int) -> bytes:
     return bytes((3, 0, 0, 0, 0, 4, 0, result, source, reason))
-
-
-def _sent(waiting: deque[Piece], sent: int) -> None:
-    """Take off what was written."""
-    while waiting and sent >= len(waiting[0]):
-        sent -= len(waiting.popleft())
-    if sent:
-        waiting[0] = memoryview(waiting[0])[sent:]

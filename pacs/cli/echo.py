@@ -4,13 +4,13 @@ import click
 
 from pacs.association.message import Operation
 from pacs.cli.home import Home, pass_home
-from pacs.cli.peers import call, code_of, peer_argument
+from pacs.cli.peers import Named, call, code_of, peer_argument
 
 
 @click.command()
 @peer_argument
 @pass_home
-def echo(home: Home, *, named: str) -> int:
+def echo(home: Home, *, named: Named) -> int:
     """Send one C-ECHO to a peer: AE as added with 'pacs peer add', or AE@host:port."""
     from scu.echo import echo as ask
 

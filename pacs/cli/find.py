@@ -13,6 +13,7 @@ from pacs.cli.home import Home, pass_home
 from pacs.cli.output import emit, json_option, note
 from pacs.cli.peers import (
     Call,
+    Named,
     Question,
     call,
     code_of,
@@ -52,7 +53,7 @@ class Answers:
 def find(
     home: Home,
     *,
-    named: str,
+    named: Named,
     question: Question,
     limit: int | None,
     as_json: bool,

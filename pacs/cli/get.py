@@ -13,6 +13,7 @@ from pacs.cli.home import Home, pass_home
 from pacs.cli.output import emit, json_option
 from pacs.cli.peers import (
     Call,
+    Named,
     Question,
     call,
     concluded,
@@ -51,7 +52,7 @@ COLUMNS = ["sop_instance_uid", "sop_class_uid", "transfer_syntax_uid", "path"]
 def get(
     home: Home,
     *,
-    named: str,
+    named: Named,
     question: Question,
     folder: Path,
     sop_classes: tuple[str, ...],

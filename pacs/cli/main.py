@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Entry] = {
     "subscriber": Entry(
         "pacs.cli.subscriber:subscriber", "Say who may reach the archive, and what each may do"
     ),
+    "tls": Entry("pacs.cli.tls:tls", "Make certificates to try TLS with; see what is configured"),
     "echo": Entry("pacs.cli.echo:echo", "Ask a peer whether it answers (C-ECHO)"),
     "send": Entry("pacs.cli.send:send", "Send files to a peer (C-STORE)"),
     "find": Entry("pacs.cli.find:find", "Query a peer (C-FIND)"),

@@ -6,6 +6,7 @@ from pacs.association.message import Operation
 from pacs.cli.home import Home, pass_home
 from pacs.cli.output import emit, json_option
 from pacs.cli.peers import (
+    Named,
     Question,
     call,
     concluded,
@@ -26,7 +27,7 @@ from pacs.core.identifiers import is_ae_title
 def move(
     home: Home,
     *,
-    named: str,
+    named: Named,
     question: Question,
     destination: str,
     as_json: bool,

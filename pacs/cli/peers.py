@@ -7,7 +7,7 @@ the exit code of an answer. It refuses to know any one service.
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 
 import click
@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from config.settings import Association, Settings
 from pacs.association.message import Operation
 from pacs.association.requested import RetrieveResponse
+from pacs.association.tls import CALLS
 from pacs.cli import exits
 from pacs.cli.archive import opened
 from pacs.cli.home import Home
@@ -31,8 +32,26 @@ from pacs.observe.log import configure
 from scp.status import COMMON, category
 from scu.status import meaning
 
-peer_argument = click.argument("named", metavar="AE")
-"""The peer: an AE title added with ``pacs peer add``, or ``AE@host:port``."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A peer as the person named it: AE title added with ``pacs peer add``, or ``AE@host:port``."""
+
+    text: str
+    tls: bool = False
+
+
+def peer_argument(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command its peer, as ``named``."""
+
+    @click.argument("named", metavar="AE")
+    @click.option("--tls", is_flag=True, help="Call over TLS; a peer added so is called so anyway.")
+    @wraps(command)
+    def naming(*args: object, named: str, tls: bool, **options: object) -> int:
+        return command(*args, named=Named(text=named, tls=tls), **options)
+
+    return naming
+
 
 _NUMBERS: Mapping[str, type[int] | type[float]] = {
     **dict.fromkeys(("US", "SS", "UL", "SL", "UV", "SV"), int),
@@ -100,7 +119,7 @@ class Call:
         return self.settings.association
 
 
-def call(home: Home, named: str) -> Call:
+def call(home: Home, named: Named) -> Call:
     """Resolve a peer by its name. Raises ``NotInitialized``, ``EntryNotFound`` or ``UsageError``.
 
     ``AE@host:port`` needs no archive; its settings are those of ``home``, the
@@ -108,11 +127,12 @@ def call(home: Home, named: str) -> Call:
     """
     settings = home.load().settings
     configure(settings.logging)
-    peer = _given(named) if "@" in named else _known(home, named)
+    CALLS.set_up(settings.tls, home.path)
+    peer = _given(named.text) if "@" in named.text else _known(home, named.text)
     if settings.logging.level != "debug":
         # What it logs as errors is said in our own line, with what to do about it.
         logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
-    return Call(peer=peer, settings=settings)
+    return Call(peer=replace(peer, tls=named.tls or peer.tls), settings=settings)
 
 
 def _given(named: str) -> Peer:

@@ -10,7 +10,7 @@ from pacs.association.message import Operation
 from pacs.cli import exits
 from pacs.cli.home import Home, pass_home
 from pacs.cli.output import emit, json_option, note, progress
-from pacs.cli.peers import Call, call, described, peer_argument
+from pacs.cli.peers import Call, Named, call, described, peer_argument
 from pacs.core.caller import admin
 from pacs.core.errors import PeerRefused, PeerUnreachable
 from pacs.core.records import Payload
@@ -28,7 +28,7 @@ NOT_SENT = "not sent"
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @json_option
 @pass_home
-def send(home: Home, *, named: str, paths: tuple[Path, ...], as_json: bool) -> int:
+def send(home: Home, *, named: Named, paths: tuple[Path, ...], as_json: bool) -> int:
     """Send DICOM files, and those in folders, to a peer: AE or AE@host:port.
 
     A file goes out as it is where the peer takes its transfer syntax, and is

@@ -15,6 +15,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from config.settings import Association
 from pacs.association.acceptance import ourselves
+from pacs.association.connection import Connection
 from pacs.association.pdu import p_data_header
 from pacs.association.upper_layer import (
     AWAITING_REQUEST,
@@ -69,7 +70,7 @@ def connected(
         peer = socket.create_connection(listener.getsockname(), timeout=5)
         connection, _ = listener.accept()
     upper_layer = UpperLayer(
-        connection,
+        Connection(connection),
         requestor=requestor,
         bounds=Association(artim_timeout_s=artim_s, network_timeout_s=0.5),
     )
