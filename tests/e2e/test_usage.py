@@ -62,6 +62,7 @@ def lost_after(archive: Archive, count: int) -> int:
         return 0x0000
 
     entity = AE("CUT")
+    entity.dimse_timeout = 10  # what it waits for after its own abort
     entity.add_requested_context(raw_peer.STUDY_ROOT + raw_peer.GET)
     entity.add_requested_context(CT, raw_peer.EXPLICIT_LITTLE)
     association = entity.associate(
