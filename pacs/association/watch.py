@@ -47,16 +47,15 @@ class Watch:
 
     def _look(self) -> None:
         """End who no longer stands; cut off who was told to end and has not."""
-        ending = {}
-        for one in self._open_now():
+        open_now = self._open_now()
+        self._ending = {one: self._ending[one] for one in open_now if one in self._ending}
+        for one in open_now:
             if one in self._ending:
-                ending[one] = self._ending[one]
-                if time.monotonic() - ending[one] >= PATIENCE_S:
+                if time.monotonic() - self._ending[one] >= PATIENCE_S:
                     one.upper_layer.shut_down()
             elif one.caller is not None and not self._host.gate.stands(one.caller):
-                ending[one] = time.monotonic()
+                self._ending[one] = time.monotonic()
                 self._end(one)
-        self._ending = ending
 
     def _end(self, one: ServedAssociation) -> None:
         LOGGER.info("association-revoked association=%s", one.id)
