@@ -49,7 +49,7 @@ def home(
     folder = tmp_path_factory.mktemp("audit")
     with serving(folder / "home", settings={**collector[1], **SERVED}) as archive:
         for study in STUDIES:
-            with associated(archive.port) as association:
+            with associated(archive.port, ae_title="PACS") as association:
                 for _ in range(IMAGES):
                     assert association.send_c_store(ct(study=study)).Status == 0x0000
         asked = ("-S", "-aec", "PACS", "-k", "QueryRetrieveLevel=STUDY")

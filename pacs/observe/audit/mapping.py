@@ -48,7 +48,7 @@ def _builder(event: str) -> Builder:
     found = _BUILDERS.get(event)
     if found is not None:
         return found
-    if event.endswith("-refused"):
+    if event.endswith(("-refused", "-throttled", "-cut")):
         return _refused
     for prefix, kind in _CONFIGURATION.items():
         if event.startswith(prefix):
