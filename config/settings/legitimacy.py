@@ -22,7 +22,7 @@ class Legitimacy(Section, frozen=True, kw_only=True):
     watch_s: Annotated[
         Annotated[float, Meta(ge=0.05, le=1.0)],
         Meta(description="How often each listener looks whether its associations may go on"),
-    ] = 0.25
+    ] = 0.5
     resolve_timeout_s: Annotated[
         Seconds, Meta(description="Wait for the name server where a peer has a host name")
     ] = 2.0

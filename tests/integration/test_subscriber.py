@@ -296,7 +296,8 @@ def test_users_have_a_passcode_or_a_token_and_one_subscriber(
         terms.add_user(ADMIN, "b", "jane", None)
     with pytest.raises(EntryNotFound, match="b has no user jane"):
         terms.remove_user(ADMIN, "b", "jane")
-    for name, passcode in (("", b"long enough"), (" x", None), ("x\n", None), ("x", b"short")):
+    refused = [("", b"long enough"), (" x", None), ("x\n", None), ("x", b"short")]
+    for name, passcode in [*refused, ("enrol", None), ("enrol:1", None)]:
         with pytest.raises(EntryConflicts):
             terms.add_user(ADMIN, "a", name, passcode)
     terms.remove_user(ADMIN, "a", "jane")

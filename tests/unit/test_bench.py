@@ -19,6 +19,7 @@ from bench import (
     dimse,
     extremes,
     forward,
+    gate,
     machine,
     report,
     rows,
@@ -158,7 +159,7 @@ def test_what_is_retrieved_is_stored_before() -> None:
 def test_every_target_is_about_a_row_and_a_peer_there_is() -> None:
     names = {one.name for one in PEERS}
     keys = {one.key for one in rows.ROWS} | {"find-id", "find-date", "find-name", forward.FORWARD}
-    keys |= set(map(compressing.move_key, compressing.SYNTAXES))
+    keys |= set(map(compressing.move_key, compressing.SYNTAXES)) | {gate.CONTRACT, gate.ASKED}
     assert {one.row for one in targets.TARGETS} <= keys
     assert {one.against for one in targets.TARGETS} <= names
 

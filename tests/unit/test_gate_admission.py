@@ -213,7 +213,8 @@ class Slow(Counted):
 
     def blocked(self, key: str) -> bool:
         found = super().blocked(key)
-        self.noted += ["user ann"] * 3
+        if key == "user ann":  # the last one that is asked about before
+            self.noted += [key] * 3
         return found
 
 

@@ -1,6 +1,7 @@
 """Who may come in and what they may do, while no contract exists: loopback is the subscriber ``local``."""
 
 import ipaddress
+from functools import lru_cache
 
 from pacs.core.caller import Caller, Candidate, Right, SubscriberName, Visibility
 from pacs.core.errors import AdmissionRefused, NotAuthorized
@@ -10,6 +11,7 @@ LOCAL = SubscriberName("local")
 _LOCAL_RIGHTS = frozenset(Right) - {Right.ADMINISTER}
 
 
+@lru_cache(maxsize=4_096)
 def is_loopback(address: str) -> bool:
     """Tell whether an address never leaves this machine: 127.0.0.0/8, ::1 and its mapped forms."""
     try:
