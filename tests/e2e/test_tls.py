@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -169,6 +170,19 @@ def test_dcmtk_is_sent_to(site: Site, peer_tool: Tool, tmp_path: Path) -> None:
     assert received == sorted(map(data_set_of, files))
 
 
+def test_a_peer_that_takes_tls_is_moved_to(site: Site, peer_tool: Tool, tmp_path: Path) -> None:
+    file = ct_file(tmp_path, 25, 300_000)
+    site.archive.pacs("send", "--tls", f"PACS@127.0.0.1:{site.port}", str(file))
+    with storescp(peer_tool, tmp_path / "received", "+xa", *site.shown) as receiver:
+        site.archive.pacs("peer", "add", "VIEWER", "127.0.0.1", str(receiver.port), "--tls")
+        time.sleep(1.1)  # documented: a change holds within a second
+        asked = ["-aem", "VIEWER", "-S", "-k", "QueryRetrieveLevel=STUDY"]
+        at = ["127.0.0.1", str(site.archive.port)]
+        moved = run(peer_tool("movescu"), *asked, "-k", "StudyInstanceUID=1.2.25", *at)
+        assert moved.code == 0, moved.text
+        assert [data_set_of(one) for one in receiver.taken()] == [data_set_of(file)]
+
+
 def test_pynetdicom_queries_and_retrieves(site: Site, tmp_path: Path) -> None:
     file = ct_file(tmp_path, 31, 1_000_000)
     site.archive.pacs("send", "--tls", f"PACS@127.0.0.1:{site.port}", str(file))
@@ -304,3 +318,23 @@ def test_tls_alone_is_served_and_what_ends_soon_is_said(site: Site, peer_tool: T
         assert run(peer_tool("echoscu"), *other.shown, *at).code == 0
         log = home.with_suffix(".log")
         assert until(lambda: "tls-ends-soon what=tls.certificate" in log.read_text())
+        known_by_its_certificate(other, peer_tool("echoscu"))
+
+
+def known_by_its_certificate(site: Site, echoscu: str) -> None:
+    """A device that a certificate is bound to comes in with it, and with no other of the same CA."""
+    site.archive.pacs("tls", "client", "OTHER")
+    bound = site.folder / "clients" / "DEVICE.pem"
+    site.archive.pacs("subscriber", "add", "clinic", "--right", "query")
+    site.archive.pacs(
+        *("peer", "add", "DEVICE", "192.0.2.1", "104", "--subscriber", "clinic"),
+        *("--certificate", str(bound)),
+    )
+    time.sleep(1.1)
+    at = ["-aet", "DEVICE", "127.0.0.1", str(site.port)]
+    others = [one.replace("DEVICE", "OTHER") for one in site.shown]
+    assert run(echoscu, *site.shown, *at).code == 0
+    assert run(echoscu, *others, *at).code != 0
+    assert run(echoscu, *site.shown, *at[2:]).code != 0  # under another AE title
+    (refused, _) = site.audited("association-refused")
+    assert refused["calling_ae_title"] == "DEVICE"
