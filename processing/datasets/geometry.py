@@ -156,7 +156,8 @@ def place_of(head: Dataset, grid: Grid | None) -> tuple[object, ...]:
 
 def flattened(head: Dataset, frame: int) -> Dataset:
     """Give the head of one frame as if it were an image of its own: what its groups say stands in it."""
-    flat = Dataset(head)
+    flat = Dataset(dict(head.items()))  # of a Dataset it would share the elements, not copy them
+    flat.set_original_encoding(False, True, head.original_character_set)
     for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         if name in flat:
             delattr(flat, name)
