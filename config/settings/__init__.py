@@ -11,7 +11,7 @@ from config.settings.keeping import Database, Parsing, Query, Retrieve, Storage
 from config.settings.network import Association, Dicom, Identity, Outbox, Serve
 from config.settings.observing import Logging, Metrics
 from config.settings.units import Section
-from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll
+from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll, Process
 
 __all__ = [
     "Arrival",
@@ -27,6 +27,7 @@ __all__ = [
     "Outbox",
     "Parsing",
     "Poll",
+    "Process",
     "Query",
     "Retrieve",
     "Section",
@@ -55,4 +56,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     metrics: Metrics = field(default_factory=Metrics)
     poll: Poll = field(default_factory=Poll)
     forward: Forward = field(default_factory=Forward)
+    process: Process = field(default_factory=Process)
     logging: Logging = field(default_factory=Logging)

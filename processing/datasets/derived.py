@@ -23,7 +23,13 @@ from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
 from pacs.core.implementation import IMPLEMENTATION_VERSION_NAME
-from processing.datasets.derived_tables import CAPTURED, LEFT_BEHIND, NEEDED, OF_VALUES
+from processing.datasets.derived_tables import (
+    CAPTURED,
+    LEFT_BEHIND,
+    NEEDED,
+    OF_PULSE_SEQUENCE,
+    OF_VALUES,
+)
 from processing.operations.operation import Meaning, Operation
 from processing.operations.parameters import told
 
@@ -31,6 +37,7 @@ CT: Final = "1.2.840.10008.5.1.4.1.1.2"
 MR: Final = "1.2.840.10008.5.1.4.1.1.4"
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 
+_ENHANCED_MR: Final = "1.2.840.10008.5.1.4.1.1.4.1"
 _ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.128")
 """Nuclear Medicine and PET, which know no other value 2 of Image Type. PS3.3 C.8.4.9.1.1, C.8.9.4.1.3."""
 
@@ -76,7 +83,8 @@ def begun(head: Dataset, *, as_capture: bool) -> Dataset:
     for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         if name in derived:  # what is changed in them is not changed in the source's
             derived[name] = deepcopy(head[name])
-    for keyword in LEFT_BEHIND:
+    acquired = OF_PULSE_SEQUENCE if derived.get("SOPClassUID") == _ENHANCED_MR else ()
+    for keyword in (*LEFT_BEHIND, *acquired):
         if keyword in derived:
             delattr(derived, keyword)
     return derived

@@ -127,3 +127,23 @@ NEEDED: Final = (
     "StudyTime",
 )
 """What a Secondary Capture has to have, if empty, where its source lacks it."""
+
+OF_PULSE_SEQUENCE: Final = (
+    "CoverageOfKSpace",
+    "EchoPlanarPulseSequence",
+    "EchoPulseSequence",
+    "GeometryOfKSpaceTraversal",
+    "MRAcquisitionType",
+    "MultiPlanarExcitation",
+    "MultipleSpinEcho",
+    "NumberOfKSpaceTrajectories",
+    "OversamplingPhase",
+    "PhaseContrast",
+    "PulseSequenceName",
+    "RectilinearPhaseEncodeReordering",
+    "SaturationRecovery",
+    "SegmentedKSpaceTraversal",
+    "SpectrallySelectedSuppression",
+    "SteadyStatePulseSequence",
+)
+"""What an Enhanced MR image says where it is ORIGINAL or MIXED. PS3.3 Section C.8.13.4."""
