@@ -39,7 +39,7 @@ def patient(name: str = "PHANTOM^ONE") -> Dataset:
     said.StudyInstanceUID, said.StudyID = generate_uid(), "1"
     said.StudyDate, said.StudyTime = "20260102", "101112"
     said.AccessionNumber, said.ReferringPhysicianName = "A1", ""
-    said.StudyDescription = "Phantom"
+    said.StudyDescription, said.TimezoneOffsetFromUTC = "Phantom", "+0000"
     return said
 
 

@@ -130,12 +130,16 @@ class Processing:
         self, asked: Asked, pieces: Sequence[_Piece], workers: int
     ) -> Iterator[tuple[_Piece, "int | PacsError"]]:
         threads = ThreadPoolExecutor(workers, thread_name_prefix="process")
+        wait = True
         try:
             work = [threads.submit(self._done, asked, piece) for piece in pieces]
             for piece, result in zip(pieces, work, strict=True):
                 yield piece, result.result()
+        except KeyboardInterrupt:
+            wait = False  # what runs ends with the processor
+            raise
         finally:
-            threads.shutdown(cancel_futures=True)
+            threads.shutdown(wait=wait, cancel_futures=True)
 
     def _selected(self, caller: Caller, selection: Selection, most: int) -> Sequence[Held]:
         rows = self._index.select(selection, caller.visibility, most)

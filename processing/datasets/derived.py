@@ -10,7 +10,7 @@ PS3.3 Sections C.7.6.1.1.2, C.12.4, C.7.5.2, C.7.6.16.2.6, A.8.
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import lru_cache
 from io import BytesIO
 from typing import Final
@@ -106,7 +106,8 @@ def labelled(
     derived.SeriesDescription = label.series_description or _description(head, label)
     derived.SeriesNumber = _series_number(head)
     derived.InstanceNumber = min(max(number, 0), _MAX_NUMBER)
-    day, time = label.made.strftime("%Y%m%d"), label.made.strftime("%H%M%S")
+    made = label.made.astimezone(_zone(head))
+    day, time = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
     for which in ("Series", "Content", "InstanceCreation"):
         setattr(derived, f"{which}Date", day)
         setattr(derived, f"{which}Time", time)
@@ -206,6 +207,16 @@ def _captured(head: Dataset) -> Dataset:
     if not any(one in derived for one in ("ImageLaterality", "Laterality", "BodyPartExamined")):
         derived.Laterality = None  # unknown; where a body part is named, it may have none
     return derived
+
+
+def _zone(head: Dataset) -> timezone | None:
+    """The zone that times of the source are in, ``None`` for that of this machine. PS3.3 Section C.12.1.1.8."""
+    offset = str(head.get("TimezoneOffsetFromUTC") or "")
+    try:
+        zone = datetime.strptime(offset, "%z").tzinfo
+    except ValueError:
+        return None
+    return zone if isinstance(zone, timezone) else None
 
 
 def _description(head: Dataset, label: Label) -> str:

@@ -409,6 +409,15 @@ def test_what_is_no_image_is_refused_in_words_of_ours(
     assert asked("median", [path], tmp_path / "out") == {"refused": says}
 
 
+def test_times_are_in_the_zone_of_the_source(tmp_path: Path) -> None:
+    source = ct_series(count=1, rows=8, columns=8)[0]
+    source.TimezoneOffsetFromUTC = "-0530"
+    (found,) = made("median", [saved_one(source, tmp_path / "in")], tmp_path / "out")
+    assert (found.ContentDate, found.ContentTime) == ("20260303", "233607")
+    (equipment,) = found.ContributingEquipmentSequence
+    assert equipment.ContributionDateTime == "20260304050607+0000"
+
+
 def test_an_instance_without_pixels_is_refused(tmp_path: Path) -> None:
     source = ct_series(count=1)[0]
     del source.PixelData
