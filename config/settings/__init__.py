@@ -13,7 +13,7 @@ from config.settings.network import Association, Dicom, Identity, Outbox, Serve,
 from config.settings.observing import Audit, Logging, Metrics
 from config.settings.security import Tls
 from config.settings.units import Section
-from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll
+from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll, Process
 
 __all__ = [
     "Arrival",
@@ -31,6 +31,7 @@ __all__ = [
     "Outbox",
     "Parsing",
     "Poll",
+    "Process",
     "Query",
     "Retrieve",
     "Section",
@@ -64,5 +65,6 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     metrics: Metrics = field(default_factory=Metrics)
     poll: Poll = field(default_factory=Poll)
     forward: Forward = field(default_factory=Forward)
+    process: Process = field(default_factory=Process)
     logging: Logging = field(default_factory=Logging)
     audit: Audit = field(default_factory=Audit)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from config.settings.units import Count, Seconds, Section
+from config.settings.units import Bytes, Count, Seconds, Section
 
 
 class Jobs(Section, frozen=True, kw_only=True):
@@ -163,3 +163,22 @@ class Poll(Section, frozen=True, kw_only=True):
             description="What came and was deleted here is not fetched again until a peer has not shown its study for so long"
         ),
     ] = 365
+
+
+class Process(Section, frozen=True, kw_only=True):
+    """Making derived images."""
+
+    timeout_s: Annotated[
+        Seconds, Meta(description="Time one image, volume or set of images may take")
+    ] = 600.0
+    memory_bytes: Annotated[
+        Annotated[int, Meta(ge=1 << 30, le=1 << 50)],
+        Meta(description="Address space for one of them, what is mapped from files included"),
+    ] = 8_589_934_592
+    max_image_bytes: Annotated[Bytes, Meta(description="Largest instance that is processed")] = (
+        2_147_483_648
+    )
+    max_instances: Annotated[
+        Annotated[int, Meta(ge=1, le=100_000)],
+        Meta(description="Instances one request may take"),
+    ] = 5_000

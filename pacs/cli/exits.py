@@ -26,6 +26,7 @@ MEANINGS: Mapping[int, str] = {
 
 CODES: Mapping[type[errors.PacsError], int] = {
     errors.SettingsInvalid: USAGE,
+    errors.ProcessingUnknown: USAGE,
     errors.InstanceCorrupt: DAMAGE,
     errors.PeerRefused: REFUSED,
     errors.PeerUnreachable: UNREACHABLE,
@@ -42,6 +43,7 @@ ADVICE: Mapping[type[errors.PacsError], str] = {
     errors.PeerRefused: "check the AE titles and what the peer accepts",
     errors.CapacityExhausted: "free space on the store's volume",
     errors.InstanceCorrupt: "restore it from a backup; 'pacs verify' lists all damage",
+    errors.ProcessingUnknown: "'pacs process operations' lists them with their parameters",
     errors.RecordsFailed: "check that the database of database.url answers",
 }
 """What to do about it, where there is something to do."""

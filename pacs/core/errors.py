@@ -207,6 +207,24 @@ class CoercionInterrupted(CoercionFailed):
     peer_comment = "Instance could not be changed for now"
 
 
+class ProcessingUnknown(PacsError):
+    """There is no such operation, or it takes no such parameters."""
+
+    peer_comment = "No such operation, or not with such parameters"
+
+
+class ProcessingRefused(PacsError):
+    """These images cannot be processed so: they are no volume, or not of the kind the operation takes."""
+
+    peer_comment = "Images cannot be processed so"
+
+
+class ProcessingFailed(PacsError):
+    """Processing crashed, or did not end within its bounds of time and memory."""
+
+    peer_comment = "Processing did not end within its bounds"
+
+
 class InstanceNotFound(PacsError):
     """No instance is held under that key."""
 

@@ -1,1 +1,1 @@
-"""Data Sets whose pixels are touched: converting them to another transfer syntax."""
+"""Data Sets whose pixels are touched: converting them, and deriving others from them."""

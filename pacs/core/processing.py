@@ -1,0 +1,85 @@
+"""Processing of images: which operations there are, what is asked of one, and the port to whoever computes it."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from pacs.core.identifiers import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
+
+
+class Takes(Enum):
+    """What one result of an operation is made of; each of these is a piece of work of its own."""
+
+    IMAGE = "each image"
+    SERIES = "each volume"
+    STUDY = "images of the same place"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter of an operation, in words: what it may be, what it is unless given, what for."""
+
+    name: str
+    default: str
+    bounds: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperationFact:
+    """One operation as it is listed. ``code`` is its DCM code (PS3.16 CID 7203), where there is one."""
+
+    name: str
+    version: str
+    takes: Takes
+    summary: str
+    code: str
+    parameters: Sequence[Parameter]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """One source: its file, from ``offset`` on in that syntax."""
+
+    path: str
+    offset: int
+    transfer_syntax_uid: TransferSyntaxUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessingRequest:
+    """One piece of work: an operation with its parameters on sources, results into a series."""
+
+    operation: str
+    parameters: Mapping[str, str]
+    sources: Sequence[StoredImage]
+    series_instance_uid: str
+    series_description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedImage:
+    """One result: a file that holds only its Data Set."""
+
+    path: str
+    sop_class_uid: SOPClassUID
+    sop_instance_uid: SOPInstanceUID
+    transfer_syntax_uid: TransferSyntaxUID
+
+
+class Processor(Protocol):
+    """Computes derived images, bounded in time and memory; a crash does not reach the caller."""
+
+    def checked(self, operation: str, parameters: Mapping[str, str]) -> OperationFact:
+        """Give the operation. Raises ``ProcessingUnknown`` where there is none or it takes no such parameters."""
+        ...
+
+    def process(self, request: ProcessingRequest) -> AbstractContextManager[Sequence[DerivedImage]]:
+        """Yield the results; their files are removed afterwards.
+
+        Raises ``ProcessingRefused`` with the reason where these images cannot be
+        processed so, ``ProcessingFailed`` where the work was not done within its bounds.
+        """
+        ...

@@ -1,0 +1,346 @@
+"""Data Sets of derived images: what is carried over from the source, and what is said anew.
+
+Owns the choice of the SOP Class and every attribute but the pixels. A result
+stays in the class of its source where that class can say what it is; otherwise
+it is a Secondary Capture. Patient and study stay as they are. Private elements
+stay behind: nobody knows whether they would still be true.
+PS3.3 Sections C.7.6.1.1.2, C.12.4, C.7.5.2, C.7.6.16.2.6, A.8.
+"""
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from io import BytesIO
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomIO
+from pydicom.filewriter import write_dataset
+from pydicom.sequence import Sequence as Items
+from pydicom.tag import Tag
+from pydicom.uid import generate_uid
+
+from pacs.core.implementation import IMPLEMENTATION_VERSION_NAME
+from processing.datasets.derived_tables import (
+    CAPTURED,
+    LEFT_BEHIND,
+    NEEDED,
+    OF_PULSE_SEQUENCE,
+    OF_VALUES,
+)
+from processing.operations.operation import Meaning, Operation
+from processing.operations.parameters import told
+
+CT: Final = "1.2.840.10008.5.1.4.1.1.2"
+MR: Final = "1.2.840.10008.5.1.4.1.1.4"
+SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+
+_ENHANCED_MR: Final = "1.2.840.10008.5.1.4.1.1.4.1"
+_ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.128")
+"""Nuclear Medicine and PET, which know no other value 2 of Image Type. PS3.3 C.8.4.9.1.1, C.8.9.4.1.3."""
+
+_SERIES_NUMBER_FROM = 9_000
+_MAX_DESCRIPTION = 64
+_MAX_DERIVATION = 1_024
+_MAX_NUMBER = 2**31 - 1
+
+_CAPTURED_GROUPS = (0x0010, 0x0012)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """One source; ``frames`` counted from 1, empty for all."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    frames: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """What all results of one request have in common."""
+
+    operation: Operation
+    parameters: object
+    series_instance_uid: str
+    series_description: str
+    made: datetime
+
+    @property
+    def derivation(self) -> str:
+        """Exactly which processing this was: name, version and every parameter."""
+        values = " ".join(f"{name}={value}" for name, value in told(self.parameters))
+        return f"{self.operation.name} {self.operation.version}: {values}".removesuffix(": ")
+
+
+def begun(head: Dataset, *, as_capture: bool) -> Dataset:
+    """Give what is carried over into a result."""
+    derived = _captured(head) if as_capture else _carried(head)
+    derived.set_original_encoding(False, True, head.original_character_set)
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        if name in derived:  # what is changed in them is not changed in the source's
+            derived[name] = deepcopy(head[name])
+    acquired = OF_PULSE_SEQUENCE if derived.get("SOPClassUID") == _ENHANCED_MR else ()
+    for keyword in (*LEFT_BEHIND, *acquired):
+        if keyword in derived:
+            delattr(derived, keyword)
+    return derived
+
+
+def without_window(derived: Dataset) -> None:
+    """Take away what was said of values that are no longer there."""
+    for keyword in OF_VALUES:
+        if keyword in derived:
+            delattr(derived, keyword)
+
+
+def labelled(
+    derived: Dataset, head: Dataset, label: Label, references: Sequence[Reference], number: int
+) -> None:
+    """Say who made the result, when, how and of what; give it UIDs of its own."""
+    derived.SOPInstanceUID = str(generate_uid(prefix=None))
+    derived.SeriesInstanceUID = label.series_instance_uid
+    derived.SeriesDescription = label.series_description or _description(head, label)
+    derived.SeriesNumber = _series_number(head)
+    derived.InstanceNumber = min(max(number, 0), _MAX_NUMBER)
+    made = label.made.astimezone(_zone(head))
+    day, time = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
+    for which in ("Series", "Content", "InstanceCreation"):
+        setattr(derived, f"{which}Date", day)
+        setattr(derived, f"{which}Time", time)
+    said = label.derivation
+    before = str(head.get("DerivationDescription") or "")
+    if before and len(before) + len(said) + 2 <= _MAX_DERIVATION:
+        said = f"{before}; {said}"
+    derived.DerivationDescription = said
+    _add_equipment(derived, label)
+    _image_type(derived, label)
+    if "SharedFunctionalGroupsSequence" in derived:
+        _sources_of_frames(derived, label, references)
+    else:
+        codes = [*(derived.get("DerivationCodeSequence") or ()), *_derivation_codes(label)]
+        if codes:
+            derived.DerivationCodeSequence = Items(codes)
+
+
+@lru_cache(maxsize=4)
+def source_images(references: tuple[Reference, ...]) -> bytes:
+    """Encode a Source Image Sequence. Many results of one volume have the same, and it is long."""
+    holder = Dataset()
+    holder.SourceImageSequence = Items([_source(one) for one in references])
+    encoded = BytesIO()
+    buffer = DicomIO(encoded)
+    buffer.is_implicit_VR, buffer.is_little_endian = False, True
+    write_dataset(buffer, holder)
+    return encoded.getvalue()
+
+
+def warned(derived: Dataset, heads: Sequence[Dataset]) -> None:
+    """Carry over of all sources that one of them was compressed with loss, or is annotated or recognizable."""
+    for keyword, flag in (
+        ("LossyImageCompression", "01"),
+        ("BurnedInAnnotation", "YES"),
+        ("RecognizableVisualFeatures", "YES"),
+    ):
+        flagged = [one for one in heads if str(one.get(keyword) or "") == flag]
+        if flagged:
+            setattr(derived, keyword, flag)
+    if derived.get("LossyImageCompression") == "01" and "LossyImageCompressionRatio" not in derived:
+        for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            for one in heads:
+                if one.get(keyword) is not None:
+                    setattr(derived, keyword, one.get(keyword))
+                    break
+
+
+def references_of(
+    heads: Sequence[Dataset], frames: Sequence[tuple[int, ...]]
+) -> tuple[Reference, ...]:
+    """Refer to sources, to those frames of each."""
+    return tuple(
+        Reference(
+            sop_class_uid=str(one.SOPClassUID),
+            sop_instance_uid=str(one.SOPInstanceUID),
+            series_instance_uid=str(one.SeriesInstanceUID),
+            frames=some,
+        )
+        for one, some in zip(heads, frames, strict=True)
+    )
+
+
+def _carried(head: Dataset) -> Dataset:
+    return Dataset(
+        {
+            tag: head.get_item(tag)
+            for tag in head.keys()  # noqa: SIM118 - iterating a Dataset would decode every value
+            if not tag.is_private and not _is_stale(head, tag)
+        }
+    )
+
+
+def _is_stale(head: Dataset, tag: int) -> bool:
+    """Curves, and overlays that lay within the pixels, are not there any more. PS3.3 Section C.9.2."""
+    group = tag >> 16
+    if group & 0xFF00 == 0x6000:
+        return Tag(group, 0x3000) not in head
+    return group & 0xFF00 == 0x5000
+
+
+def _captured(head: Dataset) -> Dataset:
+    wanted = {int(Tag(keyword)) for keyword in CAPTURED}
+    derived = Dataset(
+        {
+            tag: head.get_item(tag)
+            for tag in head.keys()  # noqa: SIM118 - iterating a Dataset would decode every value
+            if tag in wanted or tag >> 16 in _CAPTURED_GROUPS
+        }
+    )
+    derived.SOPClassUID = SECONDARY_CAPTURE
+    derived.ConversionType = "WSD"
+    derived.Manufacturer = IMPLEMENTATION_VERSION_NAME
+    for keyword in NEEDED:
+        if keyword not in derived:
+            setattr(derived, keyword, None)
+    if not any(one in derived for one in ("ImageLaterality", "Laterality", "BodyPartExamined")):
+        derived.Laterality = None  # unknown; where a body part is named, it may have none
+    return derived
+
+
+def _zone(head: Dataset) -> timezone | None:
+    """The zone that times of the source are in, ``None`` for that of this machine. PS3.3 Section C.12.1.1.8."""
+    offset = str(head.get("TimezoneOffsetFromUTC") or "")
+    try:
+        zone = datetime.strptime(offset, "%z").tzinfo
+    except ValueError:
+        return None
+    return zone if isinstance(zone, timezone) else None
+
+
+def _description(head: Dataset, label: Label) -> str:
+    before = str(head.get("SeriesDescription") or "")
+    return f"{label.operation.name} {before}".strip()[:_MAX_DESCRIPTION]
+
+
+def _series_number(head: Dataset) -> int | None:
+    try:
+        number = int(str(head.get("SeriesNumber")))
+    except ValueError:
+        return None
+    return number + _SERIES_NUMBER_FROM if 0 <= number < _MAX_NUMBER - _SERIES_NUMBER_FROM else None
+
+
+def _image_type(derived: Dataset, label: Label) -> None:
+    """DERIVED; SECONDARY, which some classes do not know; what it was of; and its contrast."""
+    enhanced = "SharedFunctionalGroupsSequence" in derived
+    second = "PRIMARY" if enhanced or derived.SOPClassUID in _ALWAYS_PRIMARY else "SECONDARY"
+    rest = _values(derived, "ImageType")[2:]
+    if enhanced or derived.SOPClassUID in (CT, MR, SECONDARY_CAPTURE):
+        rest = [*(rest[:1] or ["OTHER"]), label.operation.contrast]
+    derived.ImageType = ["DERIVED", second, *rest]
+    for group in _groups(derived):
+        for element in group:
+            if element.VR == "SQ" and element.value and "FrameType" in element.value[0]:
+                frame_type = _values(element.value[0], "FrameType")
+                element.value[0].FrameType = ["DERIVED", second, *frame_type[2:3], rest[-1]]
+
+
+def _groups(derived: Dataset) -> Iterator[Dataset]:
+    yield from derived.get("SharedFunctionalGroupsSequence") or ()
+    yield from derived.get("PerFrameFunctionalGroupsSequence") or ()
+
+
+def _values(dataset: Dataset, keyword: str) -> list[str]:
+    value = dataset.get(keyword)
+    return [value] if isinstance(value, str) else [str(one) for one in value or ()]
+
+
+def _add_equipment(derived: Dataset, label: Label) -> None:
+    """Say which equipment did it. PS3.3 Section C.12.1, Contributing Equipment Sequence."""
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = Items([_code("109102", "Processing Equipment")])
+    item.Manufacturer = IMPLEMENTATION_VERSION_NAME
+    item.ManufacturerModelName = label.operation.name
+    item.SoftwareVersions = label.operation.version
+    item.ContributionDateTime = label.made.strftime("%Y%m%d%H%M%S+0000")
+    item.ContributionDescription = label.derivation[:_MAX_DERIVATION]
+    before = derived.get("ContributingEquipmentSequence") or ()
+    derived.ContributingEquipmentSequence = Items([*before, item])
+
+
+def _derivation_codes(label: Label) -> list[Dataset]:
+    code = label.operation.code
+    return [] if code is None else [_code(code.value, code.meaning)]
+
+
+def _sources_of_frames(derived: Dataset, label: Label, references: Sequence[Reference]) -> None:
+    """Say it where enhanced images do: frame n was made of frame n. PS3.3 Section C.7.6.16.2.6."""
+    item = Dataset()
+    item.DerivationDescription = derived.DerivationDescription
+    item.DerivationCodeSequence = Items(_derivation_codes(label))
+    item.SourceImageSequence = Items([_source(one) for one in references])
+    for group in _groups(derived):
+        if "DerivationImageSequence" in group:
+            del group.DerivationImageSequence
+    derived.SharedFunctionalGroupsSequence[0].DerivationImageSequence = Items([item])
+    for keyword in ("DerivationDescription", "DerivationCodeSequence"):
+        if keyword in derived:
+            delattr(derived, keyword)
+    evidence = Dataset()
+    evidence.StudyInstanceUID = derived.StudyInstanceUID
+    evidence.ReferencedSeriesSequence = Items(_series(references, "ReferencedSOPSequence"))
+    derived.SourceImageEvidenceSequence = Items([evidence])
+    derived.ReferencedSeriesSequence = Items(_series(references, "ReferencedInstanceSequence"))
+
+
+def _series(references: Sequence[Reference], keyword: str) -> Iterator[Dataset]:
+    """Name sources by series; the sequence of a series has another name in each module."""
+    for uid in dict.fromkeys(one.series_instance_uid for one in references):
+        series = Dataset()
+        series.SeriesInstanceUID = uid
+        images = [_referenced(one) for one in references if one.series_instance_uid == uid]
+        setattr(series, keyword, Items(images))
+        yield series
+
+
+def _source(reference: Reference) -> Dataset:
+    item = _referenced(reference)
+    if reference.frames:
+        item.ReferencedFrameNumber = list(reference.frames)
+    item.PurposeOfReferenceCodeSequence = Items(
+        [_code("121322", "Source image for image processing operation")]
+    )
+    return item
+
+
+def _referenced(reference: Reference) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = reference.sop_class_uid
+    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
+    return item
+
+
+def _code(value: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue = value
+    item.CodingSchemeDesignator = "DCM"
+    item.CodeMeaning = meaning
+    return item
+
+
+def stays_in_class(
+    head: Dataset, meaning: Meaning, *, stored_alike: bool, same_values: bool
+) -> bool:
+    """Tell whether the result of a whole image may be of its source's class.
+
+    It may where it is stored as the source is. A CT image may state another
+    unit and rescale (PS3.3 Section C.8.2.1), an MR image has 16 bits of either
+    sign but no rescale (C.8.3.1): ``same_values`` says that none is needed.
+    """
+    if meaning is Meaning.SAME and stored_alike:
+        return True
+    if head.SOPClassUID == CT:
+        return True
+    return bool(head.SOPClassUID == MR and meaning is Meaning.SAME and same_values)

@@ -1,0 +1,227 @@
+"""Where images lie in the patient: read from Data Sets, and put in order as a volume.
+
+Owns the reading of Image Position and Orientation (Patient) and Pixel Spacing,
+of an image or of a frame's functional groups, and the question whether slices
+make up a volume. File order and Instance Number say nothing here. What is no
+volume is refused with the reason, never mended. PS3.3 Sections C.7.6.2 and C.7.6.16.2.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from processing.operations.operation import NotProcessable
+from processing.operations.space import Grid, Vector
+
+_SAME_DIRECTION = 1e-3
+"""Difference of direction cosines that rounding explains."""
+_SAME_SPACING = 1e-3
+"""Difference of Pixel Spacing that rounding explains, as a share."""
+_SAME_PLACE_MM = 1e-2
+_OFF_PLACE = 0.05
+"""How far a slice may lie from where an even stack has it, as a share of the distance of two."""
+_FLATTENED = (
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "FrameVOILUTSequence",
+    "PixelValueTransformationSequence",
+)
+_GAP = 1.5
+"""A distance of so many is a gap."""
+
+
+class GeometryMissing(NotProcessable):
+    """An image does not say where it lies."""
+
+
+class OrientationsMixed(NotProcessable):
+    """Not all images are parallel and turned the same way."""
+
+
+class SizesMixed(NotProcessable):
+    """Not all images have the same Rows, Columns and Pixel Spacing."""
+
+
+class PositionsDoubled(NotProcessable):
+    """Several images lie at the same place."""
+
+
+class SlicesMissing(NotProcessable):
+    """Slices are evenly spaced but for gaps."""
+
+
+class SpacingUneven(NotProcessable):
+    """The distances between slices differ."""
+
+
+class SlicesOutOfLine(NotProcessable):
+    """Slices are evenly spaced but do not lie behind each other on a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Slices as a volume: their numbers in order along the normal, the first one, and the way to the next."""
+
+    order: tuple[int, ...]
+    first: Grid
+    step_mm: Vector
+
+
+def functional(head: Dataset, frame: int, keyword: str) -> Dataset | None:
+    """Give a frame's functional group, its own or the one shared by all."""
+    per_frame = head.get("PerFrameFunctionalGroupsSequence")
+    shared = head.get("SharedFunctionalGroupsSequence")
+    for groups in (
+        per_frame[frame] if per_frame and frame < len(per_frame) else None,
+        *(shared or ()),
+    ):
+        sequence = None if groups is None else groups.get(keyword)
+        if sequence:
+            found: Dataset = sequence[0]
+            return found
+    return None
+
+
+def spacing_of(head: Dataset, frame: int) -> tuple[float, float] | None:
+    """Give the distance between rows and between columns, in mm in the patient, where it is stated."""
+    numbers = _numbers(_holder(head, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
+    if numbers is None or not (numbers > 0).all():
+        return None
+    return float(numbers[0]), float(numbers[1])
+
+
+def grid_of(head: Dataset, frame: int) -> Grid | None:
+    """Tell where an image or frame lies; ``None`` where it does not say so."""
+    if int(head.get("NumberOfFrames") or 1) > 1 and not _has_groups(head):
+        return None  # one position cannot be that of several frames
+    position = _numbers(_holder(head, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
+    cosines = _numbers(
+        _holder(head, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6
+    )
+    spacing = spacing_of(head, frame)
+    if position is None or cosines is None or spacing is None:
+        return None
+    along_row, along_column = cosines[:3], cosines[3:]
+    lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
+    if not np.allclose((*lengths, along_row @ along_column), (1, 1, 0), atol=_SAME_DIRECTION):
+        return None
+    along_row = along_row / lengths[0]
+    along_column = along_column - (along_column @ along_row) * along_row
+    return Grid(
+        origin_mm=position,
+        along_row=along_row,
+        along_column=along_column / np.linalg.norm(along_column),
+        spacing_mm=spacing,
+        rows=int(head.Rows),
+        columns=int(head.Columns),
+    )
+
+
+def stack_of(grids: Sequence[Grid | None]) -> Stack:
+    """Put slices in order. Raises ``NotProcessable`` of the kind that says why they are no volume."""
+    known = [one for one in grids if one is not None]
+    if len(known) < len(grids):
+        raise GeometryMissing(
+            f"{len(grids) - len(known)} of {len(grids)} images do not say where they lie"
+        )
+    if len(known) < 2:
+        raise GeometryMissing("a volume is made of two slices or more")
+    _require_alike(known)
+    depths = np.array([one.origin_mm @ known[0].normal for one in known])
+    order = np.argsort(depths, kind="stable")
+    _require_even(depths[order])
+    origins = np.array([known[i].origin_mm for i in order])
+    step = (origins[-1] - origins[0]) / (len(known) - 1)
+    regular = origins[0] + np.arange(len(known))[:, None] * step
+    off = np.linalg.norm(origins - regular, axis=1).max()
+    if off > max(_SAME_PLACE_MM, _OFF_PLACE * float(np.linalg.norm(step))):
+        raise SlicesOutOfLine(f"slices lie up to {off:.2f} mm beside the line of the stack")
+    return Stack(order=tuple(map(int, order)), first=known[order[0]], step_mm=step)
+
+
+def place_of(head: Dataset, grid: Grid | None) -> tuple[object, ...]:
+    """Give what images of the same place have in common: the plane and its pixels.
+
+    Images that do not say where they lie share a place if they are of one series and size.
+    """
+    matrix = (int(head.Rows), int(head.Columns))
+    if grid is None:
+        return (str(head.SeriesInstanceUID), *matrix)
+    lies = np.concatenate((grid.origin_mm, grid.along_row, grid.along_column, grid.spacing_mm))
+    return (str(head.get("FrameOfReferenceUID")), *matrix, *np.round(lies, 2).tolist())
+
+
+def flattened(head: Dataset, frame: int) -> Dataset:
+    """Give the head of one frame as if it were an image of its own: what its groups say stands in it."""
+    flat = Dataset(dict(head.items()))  # of a Dataset it would share the elements, not copy them
+    flat.set_original_encoding(False, True, head.original_character_set)
+    for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        if name in flat:
+            delattr(flat, name)
+    for name in _FLATTENED:
+        group = functional(head, frame, name)
+        for element in group or ():
+            flat[element.tag] = element
+    if "NumberOfFrames" in flat:
+        del flat.NumberOfFrames
+    return flat
+
+
+def _require_alike(grids: Sequence[Grid]) -> None:
+    turned = sum(not _parallel(grids[0], one) for one in grids)
+    if turned:
+        raise OrientationsMixed(f"{turned} of {len(grids)} images lie in another orientation")
+    other = sum(not _alike(grids[0], one) for one in grids)
+    if other:
+        raise SizesMixed(f"{other} of {len(grids)} images have another size or Pixel Spacing")
+
+
+def _require_even(depths: Vector) -> None:
+    """Refuse a stack that is not evenly spaced; depths ascend."""
+    distances = np.diff(depths)
+    doubled = int((distances < _SAME_PLACE_MM).sum())
+    if doubled:
+        raise PositionsDoubled(f"{doubled + 1} or more images lie at the same place")
+    usual = float(np.median(distances))
+    gaps = distances[distances > _GAP * usual] / usual
+    if gaps.size and (np.abs(gaps - np.rint(gaps)) < 2 * _OFF_PLACE * np.rint(gaps)).all():
+        missing = int(np.rint(gaps).sum()) - gaps.size
+        raise SlicesMissing(f"{missing} slices are missing, in {gaps.size} gaps")
+    even = (depths[-1] - depths[0]) / distances.size
+    off = float(np.abs(depths - depths[0] - np.arange(depths.size) * even).max())
+    if off > max(_SAME_PLACE_MM, _OFF_PLACE * even):
+        raise SpacingUneven(f"slices are {distances.min():.3f} to {distances.max():.3f} mm apart")
+
+
+def _parallel(one: Grid, other: Grid) -> bool:
+    return np.allclose(one.along_row, other.along_row, atol=_SAME_DIRECTION) and np.allclose(
+        one.along_column, other.along_column, atol=_SAME_DIRECTION
+    )
+
+
+def _alike(one: Grid, other: Grid) -> bool:
+    return (one.rows, one.columns) == (other.rows, other.columns) and np.allclose(
+        one.spacing_mm, other.spacing_mm, rtol=_SAME_SPACING, atol=0
+    )
+
+
+def _has_groups(head: Dataset) -> bool:
+    return "PerFrameFunctionalGroupsSequence" in head
+
+
+def _holder(head: Dataset, frame: int, keyword: str) -> Dataset | None:
+    """Where the attributes of a functional group stand: in it, or in a classic image itself."""
+    return functional(head, frame, keyword) if _has_groups(head) else head
+
+
+def _numbers(holder: Dataset | None, keyword: str, count: int) -> Vector | None:
+    """Give the values of an attribute, ``None`` unless they are ``count`` finite numbers."""
+    try:
+        values = None if holder is None else holder.get(keyword)
+        numbers = np.array([float(one) for one in values or ()])
+    except (TypeError, ValueError):
+        return None
+    return numbers if numbers.size == count and bool(np.isfinite(numbers).all()) else None

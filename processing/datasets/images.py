@@ -1,0 +1,212 @@
+"""Stored images as operations take them: frames of modality values, padding marked.
+
+Owns the way from stored samples to modality values: Bits Stored, Modality LUT or
+rescale, Pixel Padding, colour spaces. Refuses what is no image. Runs only in the
+sandbox: it decodes what peers have sent. PS3.3 Sections C.7.6.3, C.7.5.1.1.2, C.11.1.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, convert_color_space
+
+from processing.codecs.frame import COLOR, GRAYSCALE, PALETTE
+from processing.datasets import native, pixels, source, writing
+from processing.datasets.elements import EXPLICIT_LITTLE, PIXEL_DATA, DataSet
+from processing.datasets.geometry import functional
+from processing.datasets.image_pixel import ImagePixel, described
+from processing.datasets.scale import Scale
+from processing.datasets.syntaxes import COMPRESSED
+from processing.operations.operation import NotProcessable, Values
+
+Stored = tuple[str, int, str]
+"""Path, offset of the Data Set, transfer syntax UID."""
+
+
+class NoImage(NotProcessable):
+    """There are no pixels that are numbers of a whole image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where decoded pixels may lie, and how many bytes they may be."""
+
+    folder: str
+    max_bytes: int
+
+
+class Source:
+    """One stored image. Its frames are decoded when they are asked for."""
+
+    def __init__(self, stored: Stored, place: Place) -> None:
+        self._stored = stored
+        self._place = place
+        with self._opened() as elements:
+            if PIXEL_DATA not in elements:
+                raise NoImage("an instance holds no image")
+            self.head = head_of(elements)
+            self._image = described(elements)
+        self._kept: tuple[memoryview, ImagePixel] | None = None
+        if self.photometric not in GRAYSCALE | {PALETTE} and self._image.form.samples != 3:
+            raise NoImage("an image is neither gray nor of three colours")
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are."""
+        return self._image.frames
+
+    @property
+    def is_framed(self) -> bool:
+        """Tell whether its attributes are those of frames, be it one."""
+        return self.frames > 1 or "PerFrameFunctionalGroupsSequence" in self.head
+
+    @property
+    def photometric(self) -> str:
+        """Photometric Interpretation as stored."""
+        return self._image.form.photometric
+
+    @property
+    def is_color(self) -> bool:
+        """Tell whether its pixels have colours."""
+        return self.photometric not in GRAYSCALE
+
+    @property
+    def references(self) -> tuple[str, str]:
+        """SOP Class and SOP Instance UID."""
+        return str(self.head.SOPClassUID), str(self.head.SOPInstanceUID)
+
+    def scale(self, frame: int) -> Scale:
+        """Tell how a frame's samples stand for modality values."""
+        form = self._image.form
+        slope, intercept = _rescale(self.head, frame)
+        return Scale(
+            slope=slope,
+            intercept=intercept,
+            bits_allocated=form.bits_allocated,
+            bits_stored=form.bits_stored,
+            signed=form.signed,
+            padding=_padding(self.head, form.signed, form.bits_allocated),
+        )
+
+    def values(self, frame: int) -> Values:
+        """Give a gray frame's modality values, NaN where it is padded."""
+        samples = self._samples(frame)
+        scale = self.scale(frame)
+        if "ModalityLUTSequence" in self.head:
+            values = np.asarray(apply_modality_lut(samples, self.head), dtype=np.float64)
+        else:
+            values = samples * scale.slope + scale.intercept
+        padded = _padded(samples, self.head, scale)
+        if padded is not None:
+            values[padded] = np.nan
+        return values
+
+    def colors(self, frame: int) -> tuple[Values, int]:
+        """Give red, green and blue of a colour frame, and their bits."""
+        samples = self._samples(frame)
+        photometric = self._decoded()[1].form.photometric
+        if photometric == PALETTE:
+            mapped = apply_color_lut(samples, self.head)
+            return mapped.astype(np.float64), mapped.dtype.itemsize * 8
+        if photometric not in COLOR:
+            raise NoImage(f"no operation takes {photometric[:16]}")
+        if photometric == "YBR_FULL":
+            if self._image.form.bits_stored != 8:
+                raise NoImage("luminance and chrominance of another depth than 8 bits")
+            samples = convert_color_space(samples, "YBR_FULL", "RGB")
+        return samples.astype(np.float64), self._image.form.bits_stored
+
+    def _samples(self, frame: int) -> npt.NDArray[Any]:
+        value, image = self._decoded()
+        start = frame * image.form.frame_bytes
+        (cells,) = native.frames(
+            value[start : start + image.form.frame_bytes], image, whole_cells=True
+        )
+        return _bits_stored(cells, image)
+
+    def _decoded(self) -> tuple[memoryview, ImagePixel]:
+        """Give all frames as native bytes; those of a multi-frame image stay at hand, in a file."""
+        if self._kept is not None:
+            return self._kept
+        with self._opened() as elements:
+            if self._stored[2] in COMPRESSED:
+                pixels.decompress(
+                    elements,
+                    self._stored[2],
+                    folder=self._place.folder,
+                    max_bytes=self._place.max_bytes,
+                )
+            image = described(elements)
+            decoded = native.value_of(elements, image), image
+        if image.frames > 1:
+            self._kept = decoded
+        return decoded
+
+    def _opened(self) -> Any:
+        return source.opened(
+            *self._stored, folder=self._place.folder, max_bytes=self._place.max_bytes
+        )
+
+
+def head_of(elements: DataSet) -> Dataset:
+    """Give everything but the pixels as pydicom reads it; values stay raw until they are looked at."""
+    encoded = BytesIO()
+    kept = {tag: one for tag, one in elements.items() if tag >> 16 not in (0x7FE0, 0xFFFC)}
+    writing.Writer(encoded, EXPLICIT_LITTLE).write(kept)
+    encoded.seek(0)
+    head: Dataset = read_dataset(encoded, is_implicit_VR=False, is_little_endian=True)
+    return head
+
+
+def _rescale(head: Dataset, frame: int) -> tuple[float, float]:
+    """Slope and intercept of a frame. PS3.3 Sections C.11.1.1.2 and C.7.6.16.2.9."""
+    if "ModalityLUTSequence" in head:
+        return 1.0, 0.0
+    holder = functional(head, frame, "PixelValueTransformationSequence") or head
+    try:
+        slope = float(holder.get("RescaleSlope") or 1)
+        intercept = float(holder.get("RescaleIntercept") or 0)
+    except (TypeError, ValueError) as error:
+        raise NoImage("Rescale Slope or Intercept is no number") from error
+    if not np.isfinite((slope, intercept)).all():
+        raise NoImage("Rescale Slope or Intercept is no number")
+    return slope, intercept
+
+
+def _padding(head: Dataset, signed: bool, bits_allocated: int) -> int | None:
+    """Pixel Padding Value, read with the sign of the pixels however its VR is."""
+    return _cell(head, "PixelPaddingValue", signed, bits_allocated)
+
+
+def _cell(head: Dataset, keyword: str, signed: bool, bits_allocated: int) -> int | None:
+    value = head.get(keyword)
+    if not isinstance(value, int):
+        return None
+    value &= (1 << bits_allocated) - 1
+    return value - (1 << bits_allocated) if signed and value >> bits_allocated - 1 else value
+
+
+def _padded(samples: npt.NDArray[Any], head: Dataset, scale: Scale) -> npt.NDArray[Any] | None:
+    if scale.padding is None:
+        return None
+    limit = _cell(head, "PixelPaddingRangeLimit", scale.signed, scale.bits_allocated)
+    low, high = sorted((scale.padding, scale.padding if limit is None else limit))
+    padded: npt.NDArray[Any] = (samples >= low) & (samples <= high)
+    return padded
+
+
+def _bits_stored(cells: npt.NDArray[Any], image: ImagePixel) -> npt.NDArray[Any]:
+    """Take the bits that are the sample, whatever lies beside them. PS3.5 Section 8.1.1."""
+    form = image.form
+    above = form.bits_allocated - 1 - image.high_bit
+    below = form.bits_allocated - form.bits_stored
+    if not (below or above):
+        return cells
+    if not 0 <= above <= below:
+        raise NoImage("High Bit does not go together with Bits Stored")
+    return np.asarray(np.right_shift(np.left_shift(cells, above), below))

@@ -1,0 +1,168 @@
+"""Results of operations as files: one Data Set each, encoded, described, placed and labelled.
+
+Owns the way from values to a file in a folder, and the bound on their number.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from processing.datasets import derived as data_set
+from processing.datasets import derived_pixels as pixels
+from processing.datasets.derived import MR, Label, Reference
+from processing.datasets.scale import DISPLAY_BITS, Scale, display, encoded, padded, spread_out
+from processing.operations.operation import Meaning, NotProcessable, Values
+from processing.operations.space import Projected
+
+MAX_RESULTS = 4_096
+"""Images that one request may give."""
+
+Samples = npt.NDArray[Any]
+
+
+class DoesNotFit(Exception):
+    """A frame's values do not fit the samples that all frames share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What a result is made of: the head it takes after, how that stores values, and all sources."""
+
+    head: Dataset
+    scale: Scale
+    heads: Sequence[Dataset]
+    references: tuple[Reference, ...]
+    number: int
+    is_frame: bool = False
+    """It takes after one frame, which is no whole image of its class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """Files made for one request. ``made`` lists name, SOP Class and SOP Instance UID."""
+
+    label: Label
+    folder: Path
+    made: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def gray(self, values: Values, origin: Origin, projected: Projected | None = None) -> None:
+        """Keep one gray image; ``projected`` says where it lies if not where its source does."""
+        samples, scale = self._stored(values, origin.scale)
+        derived = self._begun_gray(origin, scale)
+        pixels.describe_gray(derived, scale, samples.shape)
+        self._say_values(derived, values, origin, scale)
+        if projected is not None:
+            pixels.placed(derived, projected.grid, projected.thickness_mm)
+        else:
+            _stretched(derived, origin)
+        self._finish(derived, origin, lambda: iter((samples,)))
+
+    def color(self, colors: Values, bits: int, origin: Origin, *, as_capture: bool) -> None:
+        """Keep one colour image."""
+        derived = data_set.begun(origin.head, as_capture=as_capture)
+        pixels.describe_color(derived, bits, colors.shape)
+        _stretched(derived, origin)
+        self._finish(derived, origin, lambda: iter((color_samples(colors, bits),)))
+
+    def frames_of_gray(
+        self, values: Callable[[], Iterator[Values]], scales: Sequence[Scale], origin: Origin
+    ) -> None:
+        """Keep a multi-frame image as its source stores it. Raises ``DoesNotFit``; then nothing is kept."""
+        derived = data_set.begun(origin.head, as_capture=False)
+
+        def samples() -> Iterator[Samples]:
+            for one, scale in zip(values(), scales, strict=True):
+                fitting = scale.samples(one)
+                if fitting is None:
+                    raise DoesNotFit
+                yield fitting
+
+        pixels.describe_gray(derived, origin.scale, next(values()).shape)
+        _stretched(derived, origin)
+        self._finish(derived, origin, samples)
+
+    def frames_of_color(
+        self, colors: Callable[[], Iterator[Values]], bits: int, origin: Origin
+    ) -> None:
+        """Keep a multi-frame colour image."""
+        derived = data_set.begun(origin.head, as_capture=False)
+        pixels.describe_color(derived, bits, next(colors()).shape)
+        _stretched(derived, origin)
+        self._finish(derived, origin, lambda: (color_samples(one, bits) for one in colors()))
+
+    def _stored(self, values: Values, source: Scale) -> tuple[Samples, Scale]:
+        meaning = self.label.operation.meaning
+        if meaning is Meaning.SAME:
+            return encoded(values, source)
+        if meaning is Meaning.OTHER:
+            return spread_out(values)
+        scale = padded(display()) if np.isnan(values).any() else display()
+        samples = scale.samples(values * float((1 << DISPLAY_BITS) - 1))
+        assert samples is not None, "display levels are from 0 to 1"
+        return samples, scale
+
+    def _begun_gray(self, origin: Origin, scale: Scale) -> Dataset:
+        meaning = self.label.operation.meaning
+        same_values = (scale.slope, scale.intercept) == (
+            origin.scale.slope,
+            origin.scale.intercept,
+        )
+        stays = not origin.is_frame and data_set.stays_in_class(
+            origin.head,
+            meaning,
+            stored_alike=scale.is_like(origin.scale) and "ModalityLUTSequence" not in origin.head,
+            same_values=same_values,
+        )
+        derived = data_set.begun(origin.head, as_capture=not stays)
+        if meaning is not Meaning.SAME:
+            data_set.without_window(derived)
+        return derived
+
+    def _say_values(self, derived: Dataset, values: Values, origin: Origin, scale: Scale) -> None:
+        """Say what samples stand for and which of them to show, where that is not as in the source."""
+        meaning = self.label.operation.meaning
+        if derived.SOPClassUID == origin.head.SOPClassUID and (
+            scale.is_like(origin.scale) or derived.SOPClassUID == MR
+        ):
+            return
+        same_unit = meaning is Meaning.SAME and origin.head.get("Modality") == "CT"
+        pixels.rescaled(derived, scale, "HU" if same_unit else "US")
+        if meaning is Meaning.DISPLAY:
+            pixels.shown_as_they_are(derived)
+        elif "WindowCenter" not in derived and "VOILUTSequence" not in derived:
+            pixels.windowed(derived, values)
+
+    def _finish(
+        self, derived: Dataset, origin: Origin, frames: Callable[[], Iterator[Samples]]
+    ) -> None:
+        if len(self.made) >= MAX_RESULTS:
+            raise NotProcessable(f"there would be more than {MAX_RESULTS} results")
+        data_set.labelled(derived, origin.head, self.label, origin.references, origin.number)
+        data_set.warned(derived, origin.heads)
+        framed = "SharedFunctionalGroupsSequence" in derived
+        sources = b"" if framed else data_set.source_images(origin.references)
+        name = f"{len(self.made)}.dcm"
+        with (self.folder / name).open("wb") as file:
+            pixels.write(derived, sources, frames(), file)
+        self.made.append((name, str(derived.SOPClassUID), str(derived.SOPInstanceUID)))
+
+
+def _stretched(derived: Dataset, origin: Origin) -> None:
+    """Another matrix over the same field of view has other pixels."""
+    old = int(origin.head.Rows), int(origin.head.Columns)
+    new = int(derived.Rows), int(derived.Columns)
+    if old != new and "TotalPixelMatrixRows" in derived:
+        raise NotProcessable("tiles of a larger image cannot be resized one by one")
+    if old != new:
+        pixels.stretched(derived, old, new)
+
+
+def color_samples(colors: Values, bits: int) -> Samples:
+    """Round colours to whole samples, and cut what is beyond them."""
+    samples = np.clip(np.rint(colors), 0, (1 << bits) - 1)
+    return samples.astype("<u1" if bits <= 8 else "<u2")

@@ -1,0 +1,73 @@
+"""Which operations there are. An operation is one module and one line here."""
+
+from collections.abc import Mapping
+
+from processing.operations import (
+    add,
+    band_pass,
+    bilateral,
+    canny,
+    clahe,
+    directional,
+    equalize,
+    gaussian,
+    high_pass,
+    laplacian,
+    log,
+    low_pass,
+    mean,
+    mean_projection,
+    median,
+    minip,
+    mip,
+    mpr,
+    nlm,
+    prewitt,
+    resize,
+    rotating_mip,
+    scharr,
+    slab,
+    smooth_mean,
+    sobel,
+    subtract,
+    unsharp,
+    window,
+    zero_crossing,
+)
+from processing.operations.operation import Operation
+
+OPERATIONS: Mapping[str, Operation] = {
+    one.name: one
+    for one in (
+        smooth_mean.OPERATION,
+        gaussian.OPERATION,
+        median.OPERATION,
+        bilateral.OPERATION,
+        nlm.OPERATION,
+        sobel.OPERATION,
+        prewitt.OPERATION,
+        scharr.OPERATION,
+        directional.OPERATION,
+        laplacian.OPERATION,
+        log.OPERATION,
+        zero_crossing.OPERATION,
+        canny.OPERATION,
+        low_pass.OPERATION,
+        band_pass.OPERATION,
+        high_pass.OPERATION,
+        unsharp.OPERATION,
+        equalize.OPERATION,
+        clahe.OPERATION,
+        window.OPERATION,
+        resize.OPERATION,
+        add.OPERATION,
+        mean.OPERATION,
+        subtract.OPERATION,
+        mip.OPERATION,
+        minip.OPERATION,
+        mean_projection.OPERATION,
+        slab.OPERATION,
+        rotating_mip.OPERATION,
+        mpr.OPERATION,
+    )
+}
