@@ -29,6 +29,7 @@ def processing(archive: "Archive") -> Iterator[Processing]:
             store=archive.store,
             processor=processor,
             ingest=archive.ingest,
+            records=archive.records,
             audit=archive.audit,
             receiving_ae_title=AETitle(archive.settings.dicom.ae_title),
         )

@@ -5,6 +5,7 @@ at once; knows neither pixels nor tables. Results come in through ingest like
 anything that arrives, so rules and usage apply: each is held whole or not at all.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Final
 
 from pydicom.uid import generate_uid
 
-from pacs.core.caller import Caller, on_behalf
+from pacs.core.caller import Caller, SubscriberName, on_behalf
 from pacs.core.errors import (
     InstanceNotFound,
     PacsError,
@@ -23,8 +24,8 @@ from pacs.core.errors import (
     ProcessingRefused,
     ProcessingUnknown,
 )
-from pacs.core.identifiers import AETitle, new_object_id
-from pacs.core.ports import AuditTrail, InstanceStore, RetrieveIndex
+from pacs.core.identifiers import AETitle, Registrant, StudyInstanceUID, new_object_id
+from pacs.core.ports import AuditTrail, InstanceStore, Records, RetrieveIndex
 from pacs.core.processing import (
     DerivedImage,
     ProcessingRequest,
@@ -33,6 +34,7 @@ from pacs.core.processing import (
     Takes,
 )
 from pacs.core.records import Held, IncomingMeta, Provenance, Selection
+from pacs.core.usage import Processed, asked_by
 from pacs.services.store import Ingest
 
 _READ_BYTES: Final = 1 << 20
@@ -61,6 +63,35 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Work:
+    """What was done for one registrant with one study: what accounting asks for."""
+
+    images: int = 0
+    size_bytes: int = 0
+    duration_ms: int = 0
+
+    def count(self, piece: "_Piece", duration_ms: int) -> None:
+        """One more piece was computed, and its results are held."""
+        self.images += len(piece.sources)
+        self.size_bytes += sum(
+            one.place.size_bytes - one.place.data_set_offset for one in piece.sources
+        )
+        self.duration_ms += duration_ms
+
+
+_Whose = tuple[Registrant, StudyInstanceUID]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Done:
+    """How one piece ended: so many results are held, or why there are none."""
+
+    derived: int = 0
+    error: PacsError | None = None
+    duration_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
     """What is computed at once: sources of one registrant, and the series the results go to."""
@@ -79,6 +110,7 @@ class Processing:
         store: InstanceStore,
         processor: Processor,
         ingest: Ingest,
+        records: Records,
         audit: AuditTrail,
         receiving_ae_title: AETitle,
     ) -> None:
@@ -86,6 +118,7 @@ class Processing:
         self._store = store
         self._processor = processor
         self._ingest = ingest
+        self._records = records
         self._audit = audit
         self._receiving_ae_title = receiving_ae_title
 
@@ -110,11 +143,13 @@ class Processing:
         held = self._selected(caller, asked.selection, most)
         pieces = list(_pieces(operation.takes, held))
         tally = Tally(sources=len(held))
+        work: dict[_Whose, _Work] = {}
         try:
-            for piece, result in self._results(asked, pieces, workers):
-                _count(tally, piece, result)
+            for piece, done in self._results(asked, pieces, workers):
+                _count(tally, work, piece, done)
                 advance(len(piece.sources))
         finally:
+            self._note_usage(caller, operation.name, work)
             self._audit.record(
                 "processed",
                 caller,
@@ -128,7 +163,7 @@ class Processing:
 
     def _results(
         self, asked: Asked, pieces: Sequence[_Piece], workers: int
-    ) -> Iterator[tuple[_Piece, "int | PacsError"]]:
+    ) -> Iterator[tuple[_Piece, _Done]]:
         threads = ThreadPoolExecutor(workers, thread_name_prefix="process")
         wait = True
         try:
@@ -151,7 +186,27 @@ class Processing:
             )
         return self._index.fetch([row for row, _, _ in rows])
 
-    def _done(self, asked: Asked, piece: _Piece) -> "int | PacsError":
+    def _note_usage(self, caller: Caller, operation: str, work: Mapping[_Whose, _Work]) -> None:
+        """Note what was done, study by study, for whom the images belong to."""
+        if not work:
+            return
+        with self._records.transaction() as unit:
+            for (registrant, study), done in work.items():
+                unit.record_usage(
+                    Processed(
+                        subscriber=SubscriberName(registrant),
+                        session=new_object_id(),
+                        operation=operation,
+                        study_instance_uid=study,
+                        asked_by=asked_by(caller),
+                        purpose=caller.purpose,
+                        images=done.images,
+                        size_bytes=done.size_bytes,
+                        duration_ms=done.duration_ms,
+                    )
+                )
+
+    def _done(self, asked: Asked, piece: _Piece) -> _Done:
         """Compute one piece and hold its results; what kept it from being done is not to keep others."""
         request = ProcessingRequest(
             operation=asked.operation,
@@ -160,13 +215,15 @@ class Processing:
             series_instance_uid=piece.series_instance_uid,
             series_description=asked.series_description,
         )
+        began_s = time.monotonic()
         try:
             with self._processor.process(request) as results:
                 for one in results:
                     self._hold(one, piece.sources[0])
-                return len(results)
         except (ProcessingRefused, ProcessingFailed) as error:
-            return error
+            return _Done(error=error)
+        duration_ms = round((time.monotonic() - began_s) * 1_000)
+        return _Done(derived=len(results), duration_ms=duration_ms)
 
     def _stored(self, held: Held) -> StoredImage:
         return StoredImage(
@@ -217,12 +274,15 @@ def _pieces(takes: Takes, held: Sequence[Held]) -> Iterator[_Piece]:
             yield _Piece(sources=group, series_instance_uid=uid)
 
 
-def _count(tally: Tally, piece: _Piece, result: "int | PacsError") -> None:
-    if isinstance(result, PacsError):
-        tally.reasons[str(result)] += 1
+def _count(tally: Tally, work: dict[_Whose, _Work], piece: _Piece, done: _Done) -> None:
+    if done.error is not None:
+        tally.reasons[str(done.error)] += 1
         return
-    tally.derived += result
-    if result and piece.series_instance_uid not in tally.series:
+    first = piece.sources[0]
+    whose = (first.registrant, first.study_instance_uid)
+    work.setdefault(whose, _Work()).count(piece, done.duration_ms)
+    tally.derived += done.derived
+    if done.derived and piece.series_instance_uid not in tally.series:
         tally.series.append(piece.series_instance_uid)
 
 

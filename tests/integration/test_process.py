@@ -111,9 +111,33 @@ def test_asked_again_it_makes_a_further_series(home: Home) -> None:
 
 def test_what_cannot_be_processed_keeps_nothing_else_from_it(home: Home) -> None:
     series = home.gapped[0].SeriesInstanceUID
+    before = processed(home)
     tally = home.run("mip", series=series)
     assert dict(tally.reasons) == {"1 slices are missing, in 1 gaps": 1}
     assert (tally.derived, tally.series) == (0, [])
+    assert processed(home) == before
+
+
+def processed(home: Home) -> list[tuple[object, ...]]:
+    """What accounting is told of processing, oldest first."""
+    return list(
+        home.archive.database.execute(
+            "SELECT subscriber, operation, study_instance_uid, amount, bytes FROM usage_fact "
+            "WHERE kind = 'process' ORDER BY noted_ms"
+        )
+    )
+
+
+def test_what_was_processed_is_a_fact_for_accounting(home: Home) -> None:
+    before = processed(home)
+    home.run("gaussian", series=home.thin[0].SeriesInstanceUID)
+    (fact,) = [one for one in processed(home) if one not in before]
+    rows = home.archive.database.execute(
+        "SELECT SUM(i.size_bytes - i.data_set_offset) FROM instance i JOIN series e ON e.id = i.series_row "
+        "WHERE e.series_instance_uid = ?",
+        (home.thin[0].SeriesInstanceUID,),
+    )
+    assert fact == ("radiology", "gaussian", home.study, 6, next(iter(rows))[0])
 
 
 def test_what_was_asked_wrongly_is_refused_before_anything_is_read(home: Home) -> None:
