@@ -17,10 +17,22 @@ from pynetdicom import AE
 
 from tests import peers
 from tests.archive import PACS, Archive, Said, run, serving
-from tests.raw_peer import FIND, STUDY_ROOT, identifier, matches
+from tests.raw_peer import (
+    EXPLICIT_LITTLE,
+    FIND,
+    IMPLICIT_LITTLE,
+    STUDY_ROOT,
+    associated,
+    find,
+    get,
+    identifier,
+    matches,
+)
 from tests.routing import image
 
 SHARED_ID = "4711"
+ROOT = "1.2.826.0.1.3680043.2.1143.9"
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 WITHIN_S = 10.0
 
 
@@ -68,17 +80,42 @@ def stored(archive: Archive, folder: Path, calling: str, data_set: Dataset, *opt
     )
 
 
-def seen(archive: Archive, calling: str, patient: str = SHARED_ID) -> list[str]:
+def asked(patient: str, purpose: str) -> Dataset:
+    key = identifier("STUDY", PatientID=patient, StudyDescription="")
+    if purpose:
+        key.private_block(0x3109, "PACS ARCHIVE 1", create=True).add_new(0x03, "LO", purpose)
+    return key
+
+
+def seen(
+    archive: Archive, calling: str, patient: str = SHARED_ID, *, purpose: str = ""
+) -> list[str]:
     """Descriptions of the studies of a Patient ID that a device finds."""
-    ae = AE(ae_title=calling)
-    ae.add_requested_context(STUDY_ROOT + FIND)
-    association = ae.associate("127.0.0.1", archive.port)
-    assert association.is_established
-    try:
-        key = identifier("STUDY", PatientID=patient, StudyDescription="")
-        return sorted(one.StudyDescription for one in matches(association, STUDY_ROOT, key))
-    finally:
-        association.release()
+    with associated(
+        archive.port, [(STUDY_ROOT + FIND, [IMPLICIT_LITTLE])], ae_title=calling
+    ) as association:
+        found = matches(association, STUDY_ROOT, asked(patient, purpose))
+        return sorted(one.StudyDescription for one in found)
+
+
+def refusal(archive: Archive, calling: str, purpose: str) -> int:
+    """The status of a question under a purpose."""
+    with associated(
+        archive.port, [(STUDY_ROOT + FIND, [IMPLICIT_LITTLE])], ae_title=calling
+    ) as association:
+        ((answer, _),) = find(association, STUDY_ROOT, asked(SHARED_ID, purpose))
+        return int(answer.Status)
+
+
+def fetched(archive: Archive, calling: str, purpose: str) -> tuple[int, int]:
+    """How many images of the first study come under a purpose, and how many fail."""
+    key = asked("", purpose)
+    del key.PatientID, key.StudyDescription
+    key.StudyInstanceUID = f"{ROOT}.0.1"
+    contexts = [(CT_IMAGE, EXPLICIT_LITTLE)]
+    responses, _ = get(archive.port, STUDY_ROOT, key, contexts, ae_title=calling)
+    last = responses[-1][0]
+    return last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations
 
 
 def audited(archive: Archive) -> list[dict[str, Any]]:
@@ -96,11 +133,11 @@ def fed(archive: Archive, passcode: str, *arguments: str) -> None:
 def test_two_facilities_never_see_each_others_patient(archive: Archive, tmp_path: Path) -> None:
     for number, (calling, whose) in enumerate((("CT_NORTH", "north"), ("CT_SOUTH", "south"))):
         sent = image(
-            f"1.2.826.0.1.3680043.2.1143.9.{number}",
+            f"{ROOT}.{number}",
             PatientID=SHARED_ID,
             StudyDescription=whose,
-            StudyInstanceUID=f"1.2.826.0.1.3680043.2.1143.9.{number}.1",
-            SeriesInstanceUID=f"1.2.826.0.1.3680043.2.1143.9.{number}.2",
+            StudyInstanceUID=f"{ROOT}.{number}.1",
+            SeriesInstanceUID=f"{ROOT}.{number}.2",
         )
         assert stored(archive, tmp_path, calling, sent).code == 0
     assert seen(archive, "CT_NORTH") == ["north"]
@@ -131,7 +168,7 @@ def test_a_suspension_ends_what_is_open_and_a_resumption_lets_in_again(archive: 
 
 def test_a_user_is_known_from_any_device_by_its_passcode(archive: Archive, tmp_path: Path) -> None:
     fed(archive, "correct horse", "subscriber", "user", "add", "north", "radiographer")
-    sent = image("1.2.826.0.1.3680043.2.1143.9.5", PatientID="USER", StudyDescription="by a user")
+    sent = image(f"{ROOT}.5", PatientID="USER", StudyDescription="by a user")
 
     def store(*options: str) -> bool:
         return stored(archive, tmp_path, "ANY_STATION", sent, *options).code == 0
@@ -152,7 +189,7 @@ def test_a_device_with_a_code_enrols_itself_and_works_once_it_is_accepted(
     archive: Archive, tmp_path: Path
 ) -> None:
     code = archive.pacs("subscriber", "code", "add", "--right", "register").split()[0]
-    sent = image("1.2.826.0.1.3680043.2.1143.9.6", PatientID="NEW", StudyDescription="enrolled")
+    sent = image(f"{ROOT}.6", PatientID="NEW", StudyDescription="enrolled")
 
     def store(*options: str) -> Said:
         return stored(archive, tmp_path, "NEW_CT", sent, *options)
@@ -166,6 +203,23 @@ def test_a_device_with_a_code_enrols_itself_and_works_once_it_is_accepted(
     archive.pacs("subscriber", "accept", pending[0]["name"], "--as", "clinic")
     until(lambda: store().code == 0)
     assert said(archive, "NEW_CT").code == 0
+
+
+def test_a_stated_purpose_opens_what_is_agreed_under_it_and_bounds_it(archive: Archive) -> None:
+    archive.pacs("subscriber", "add", "school", "--right", "query", "--right", "receive")
+    archive.pacs("peer", "add", "SCHOOL", "127.0.0.1", "11114", "--subscriber", "school")
+    teaching = ("subscriber", "purpose", "add", "school", "teaching")
+    archive.pacs(*teaching, "--modality", "CT", "--max-matrix", "4096")
+    archive.pacs("subscriber", "agree", "school", "--owner", "north", "--purpose", "teaching")
+    until(lambda: said(archive, "SCHOOL").code == 0)
+    assert seen(archive, "SCHOOL") == []
+    assert seen(archive, "SCHOOL", purpose="teaching") == ["north"]
+    assert refusal(archive, "SCHOOL", "curiosity") == 0x0124
+    assert fetched(archive, "SCHOOL", "teaching") == (1, 0)
+    archive.pacs(*teaching, "--modality", "CT", "--max-matrix", "1")
+    until(lambda: fetched(archive, "SCHOOL", "teaching") == (0, 1))
+    archive.pacs(*teaching, "--modality", "MR")
+    until(lambda: seen(archive, "SCHOOL", purpose="teaching") == [])
 
 
 def test_a_contract_that_is_cancelled_leaves_its_images_to_whom_is_named(archive: Archive) -> None:

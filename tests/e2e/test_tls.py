@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
+from pynetdicom import AE, build_role, evt
+from pynetdicom.pdu_primitives import UserIdentityNegotiation
 
 from pacs.services.tls import CertificateMaker, Subject
 from tests.archive import (
@@ -336,5 +338,61 @@ def known_by_its_certificate(site: Site, echoscu: str) -> None:
     assert run(echoscu, *site.shown, *at).code == 0
     assert run(echoscu, *others, *at).code != 0
     assert run(echoscu, *site.shown, *at[2:]).code != 0  # under another AE title
-    (refused, _) = site.audited("association-refused")
+    known_by_its_user(site)
+    (refused, *_) = site.audited("association-refused")
     assert refused["calling_ae_title"] == "DEVICE"
+
+
+def known_by_its_user(site: Site) -> None:
+    """A user queries and retrieves over TLS from a device that nobody named."""
+    added = subprocess.run(
+        [*PACS, "subscriber", "user", "add", "clinic", "reader"],
+        env=site.archive.environment,
+        input="correct horse\n",
+        text=True,
+        check=False,
+    )
+    assert added.returncode == 0
+    site.archive.pacs("subscriber", "grant", "clinic", "register", "receive")
+    time.sleep(1.1)
+    assert statuses_of(site, "wrong horse") is None
+    stored, found, retrieved = statuses_of(site, "correct horse") or (-1, -1, -1)
+    assert (stored, found, retrieved) == (0, 0, 0)
+
+
+def statuses_of(site: Site, passcode: str) -> tuple[int, int, int] | None:
+    """Store, find and retrieve a study as a user; ``None`` where the association is rejected."""
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type = 2
+    identity.primary_field = b"reader"
+    identity.secondary_field = passcode.encode()
+    entity = AE(ae_title="ANYWHERE")
+    for uid in (FIND_MODEL, STUDY_ROOT + GET, CT):
+        entity.add_requested_context(uid, [IMPLICIT_LITTLE, EXPLICIT_LITTLE])
+    taken: list[str] = []
+
+    def take(event: evt.Event) -> int:
+        taken.append(event.dataset.SOPInstanceUID)
+        return 0
+
+    association = entity.associate(
+        *("127.0.0.1", site.port),
+        ext_neg=[identity, build_role(CT, scu_role=True, scp_role=True)],
+        evt_handlers=[(evt.EVT_C_STORE, take)],
+        tls_args=(site.context(), "localhost"),
+    )
+    if not association.is_established:
+        return None
+    try:
+        image = data_set("1.2.61", "1.2.61.1", "1.2.61.1.1", PatientID="P61")
+        image.file_meta = FileMetaDataset()
+        image.file_meta.TransferSyntaxUID = IMPLICIT_LITTLE
+        stored = association.send_c_store(image).Status
+        key = identifier("STUDY", StudyInstanceUID="1.2.61")
+        answers_found = list(association.send_c_find(key, FIND_MODEL))
+        got = list(association.send_c_get(key, STUDY_ROOT + GET))
+    finally:
+        association.release()
+    assert [one.StudyInstanceUID for _, one in answers_found if one] == ["1.2.61"]
+    assert taken == ["1.2.61.1.1"]
+    return stored, answers_found[-1][0].Status, got[-1][0].Status
