@@ -1,16 +1,15 @@
 """Passcodes at rest: Argon2id (RFC 9106) with a salt of its own for each, as a PHC string.
 
 Owns cost and form. Every call costs memory and time on purpose, so no more than
-``AT_ONCE`` run in one process; the others wait their turn.
+``AT_ONCE`` run in one process; the others wait their turn. What it takes is imported by
+who calls: most processes never do.
 """
 
 import os
 import re
 import threading
+from functools import cache
 from typing import Final
-
-from cryptography.exceptions import InvalidKey
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 AT_ONCE: Final = 2
 _MEMORY_KIB: Final = 19_456
@@ -26,6 +25,8 @@ def hashed(passcode: bytes) -> str:
     >>> matches(b"secret", hashed(b"secret")), matches(b"other", hashed(b"secret"))
     (True, False)
     """
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
     hashing = Argon2id(
         salt=os.urandom(_SALT_BYTES),
         length=_LENGTH,
@@ -55,14 +56,21 @@ def is_hashed(kept: str) -> bool:
     return said is not None and int(said[1]) <= _MOST_MEMORY_KIB and int(said[2]) <= _MOST_PASSES
 
 
-_NOBODY: Final = hashed(os.urandom(_SALT_BYTES))
+@cache
+def _nobodys() -> str:
+    """What no passcode matches: made once, by the first who compares."""
+    return hashed(os.urandom(_SALT_BYTES))
 
 
 def matches(passcode: bytes, kept: str) -> bool:
     """Tell whether a passcode is the one kept; takes as long where none is (``kept`` is empty)."""
+    from cryptography.exceptions import InvalidKey
+    from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+    nobodys = _nobodys()  # whoever is asked for: the first comparison must not tell either
     with _turns:
         try:
-            Argon2id.verify_phc_encoded(passcode, kept or _NOBODY)
+            Argon2id.verify_phc_encoded(passcode, kept or nobodys)
         except InvalidKey:
             return False
     return bool(kept)
