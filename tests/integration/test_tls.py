@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from config.settings import Tls
-from pacs.association.tls import ServerTls
+from pacs.association.tls import ServerTls, client_context, server_context
+from pacs.core.errors import SettingsInvalid
 from tests.association_fakes import (
     CT,
     ECHO,
@@ -176,6 +177,16 @@ def test_a_crl_of_its_own_ca_lets_everybody_else_in(world: World) -> None:
         world.call(running, other) as connection,
     ):
         assert echoed(connection)
+
+
+def test_a_file_of_what_is_revoked_makes_nobody_trusted(tmp_path: Path) -> None:
+    world, other = World(tmp_path), Authority(tmp_path / "other")
+    mixed = world.ca.revoke(world.device.x509)
+    with mixed.open("ab") as file:
+        file.write(other.trusted.read_bytes() + other.revoke().read_bytes())
+    for role in (server_context, client_context):
+        with pytest.raises(SettingsInvalid, match=r"tls\.revoked"):
+            role(settings(world.ca.issue("us"), world.ca, mixed), tmp_path)
 
 
 def test_an_outdated_crl_lets_nobody_in(tmp_path: Path) -> None:
