@@ -401,6 +401,8 @@ def test_devices_nobody_could_recognize_are_refused(archive: Archive, contracts:
         ("10.0.0.1", Binding(certificate_fingerprint="ab" * 32)),
         ("10.0.0.1", Binding(subscriber="a", networks=("10.0.0.1/24",))),
         ("10.0.0.1", Binding(subscriber="a", networks=("everywhere",))),
+        ("10.0.0.1", Binding(subscriber="a", networks=("0.0.0.0/0",))),
+        ("10.0.0.1", Binding(subscriber="a", networks=("10.0.0.0/24", "::/0"))),
         ("10.0.0.1", Binding(subscriber="a", certificate_fingerprint="AB" * 32)),
         ("ct1.example", Binding(subscriber="a")),
     ):
