@@ -296,7 +296,8 @@ def test_users_have_a_passcode_or_a_token_and_one_subscriber(
         terms.add_user(ADMIN, "b", "jane", None)
     with pytest.raises(EntryNotFound, match="b has no user jane"):
         terms.remove_user(ADMIN, "b", "jane")
-    for name, passcode in (("", b"long enough"), (" x", None), ("x\n", None), ("x", b"short")):
+    for name, passcode in (("", b"long enough"), (" x", None), ("x\n", None), ("x", b"short"),
+                           ("enrol", b"long enough"), ("enrol:x", None)):  # fmt: skip
         with pytest.raises(EntryConflicts):
             terms.add_user(ADMIN, "a", name, passcode)
     terms.remove_user(ADMIN, "a", "jane")
@@ -501,6 +502,10 @@ def test_a_file_that_is_none_or_contradicts_is_taken_in_not_at_all(
         text.replace('"tls": true', '"tls": 1'),
         text.replace("$argon2id$", "$argon2d$"),
         text.replace("m=19456", "m=9999999"),
+        text.replace("m=19456", "m=7"),
+        text.replace("t=2", "t=0"),
+        text.replace("p=1$", "p=0$"),
+        text.replace("p=1$", "p=17$"),
         text.replace('"2026-05-04T00:00:00+00:00"', '"2026-05-04T00:00:00"'),
         text.replace('"users": [', '"users": [7,'),
         text.replace('"10.0.0.0/24"', '"10.0.0.1/24"'),

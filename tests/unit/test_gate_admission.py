@@ -23,6 +23,7 @@ from tests.legitimacy import (
     contract,
     device,
     gate_by,
+    kept,
     signed_in,
     user,
 )
@@ -126,6 +127,12 @@ def test_a_passcode_proves_a_user_wherever_it_comes_from() -> None:
     caller = admitted(book, signed_in("ann", ae_title="LAPTOP", address="203.0.113.9"))
     assert (caller.subscriber, caller.user, caller.known_device) == ("alpha", "ann", False)
     assert caller.identity_response == b""
+
+
+@pytest.mark.parametrize("kept_as", ["nonsense", kept(PASSCODE).replace("t=2", "t=0")])
+def test_what_is_kept_and_cannot_be_compared_is_a_wrong_passcode(kept_as: str) -> None:
+    book = Book(contract(), replace(user(), passcode=kept_as))
+    assert refusal(book, signed_in("ann", ae_title="LAPTOP")) is Refusal.IDENTITY
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Final
 
 from config.settings import Subscriber as Bounds
 from pacs.core.caller import Right
-from pacs.core.contract import Agreement, Contract, Purpose
+from pacs.core.contract import ENROL, Agreement, Contract, Purpose
 from pacs.core.errors import EntryConflicts
 from pacs.core.identifiers import is_ae_title, is_uid
 
@@ -52,6 +52,8 @@ def check_user_name(name: str) -> None:
     """Refuse what cannot name a user: it travels as UTF-8 text (PS3.7 D.3.3.7)."""
     if not name or name != name.strip():
         raise EntryConflicts("a user's name is not empty and has no blanks around it")
+    if name == ENROL or name.startswith(f"{ENROL}:"):
+        raise EntryConflicts(f"as {ENROL} a device introduces itself: no user is named so")
     check_text(name, "a user's name", LONGEST_NAME)
 
 
