@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from config.settings import Outbox as OutboxSettings
+from pacs.core.caller import SubscriberName
 from pacs.core.errors import PeerRefused, PeerUnreachable
 from pacs.core.event_ports import EventDelivery, EventSender
 from pacs.core.events import Addressee, ClaimedEvent, EventOutcome, WaitingEvents
@@ -137,7 +138,7 @@ class Courier:
     def _peer(self, addressee: Addressee) -> Peer | None:
         """The device the event is for: one of that AE title that has become another subscriber's is not."""
         peer = self._snapshots.current().peers.get(addressee.ae_title)
-        if peer is not None and peer.subscriber not in (None, addressee.registrant):
+        if peer is not None and peer.subscriber not in (None, SubscriberName(addressee.registrant)):
             return None
         return peer
 
