@@ -239,7 +239,8 @@ class Slow(Counted):
 
     def blocked(self, key: str) -> bool:
         found = super().blocked(key)
-        self.noted += ["user ann"] * 3
+        if key == "user ann":  # the last that is asked before the look
+            self.noted += [key] * 3
         return found
 
 
