@@ -156,25 +156,29 @@ def _show(context: ssl.SSLContext, settings: Tls, home: Path) -> None:
     try:
         # An encrypted key fails instead of asking at the terminal.
         context.load_cert_chain(certificate, key, password=lambda: b"")
-    except (ssl.SSLError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise SettingsInvalid(
             f"tls.certificate, tls.key: {certificate} and {key} are no usable pair: {_why(error)}"
         ) from None
 
 
 def _trust(context: ssl.SSLContext, settings: Tls, home: Path) -> None:
-    for name, written in (
-        ("tls.trusted", settings.trusted),
-        *(("tls.revoked", one) for one in settings.revoked),
-    ):
-        path = home / written
-        require_readable(name, path)
-        try:
-            context.load_verify_locations(path)
-        except ssl.SSLError as error:
-            raise SettingsInvalid(f"{name}: {path} cannot be used: {_why(error)}") from None
+    _load(context, "tls.trusted", home / settings.trusted)
+    trusted = context.cert_store_stats()["x509"]
+    for one in settings.revoked:
+        _load(context, "tls.revoked", home / one)
+    if context.cert_store_stats()["x509"] != trusted:  # the library would trust them, too
+        raise SettingsInvalid("tls.revoked: only CRLs may be there, and there are certificates")
     if settings.revoked:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
+
+
+def _load(context: ssl.SSLContext, name: str, path: Path) -> None:
+    require_readable(name, path)
+    try:
+        context.load_verify_locations(path)
+    except OSError as error:  # of TLS as well; a file can be replaced at any moment
+        raise SettingsInvalid(f"{name}: {path} cannot be used: {_why(error)}") from None
 
 
 def require_readable(name: str, path: Path) -> None:

@@ -154,6 +154,13 @@ class Snapshot:
     contracts: Mapping[SubscriberName, Contract] = field(default_factory=dict)
     users: Mapping[str, User] = field(default_factory=dict)
 
+    def may_receive(self, peer: Peer, now_utc: datetime) -> bool:
+        """Tell whether anything may be sent to a peer: nobody's, or one whose contract holds."""
+        if peer.subscriber is None:
+            return True
+        contract = self.contracts.get(peer.subscriber)
+        return contract is not None and contract.holds(now_utc)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:

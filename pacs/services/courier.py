@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from config.settings import Outbox as OutboxSettings
+from pacs.core.caller import SubscriberName
 from pacs.core.errors import PeerRefused, PeerUnreachable
 from pacs.core.event_ports import EventDelivery, EventSender
 from pacs.core.events import Addressee, ClaimedEvent, EventOutcome, WaitingEvents
 from pacs.core.identifiers import SOPClassUID
 from pacs.core.ports import AuditTrail, Snapshots
+from pacs.core.records import Peer
 
 LOGGER = logging.getLogger("pacs.outbox")
 _MOST_DOUBLINGS = 30
@@ -105,7 +107,7 @@ class Courier:
 
     def knows(self, addressee: Addressee) -> bool:
         """Tell whether there is an address to call."""
-        return addressee.ae_title in self._snapshots.current().peers
+        return self._peer(addressee) is not None
 
     def call(
         self,
@@ -119,7 +121,7 @@ class Courier:
 
         ``proceed`` is asked before each event.
         """
-        peer = self._snapshots.current().peers.get(addressee.ae_title)
+        peer = self._peer(addressee)
         if peer is None or not self.rows.begin_call(addressee):
             return
         again: Again | None = self.again_s
@@ -132,6 +134,13 @@ class Courier:
             LOGGER.warning("peer-not-called peer=%s why=%s", addressee.ae_title, failure)
         finally:
             self.rows.end_call(addressee, again)
+
+    def _peer(self, addressee: Addressee) -> Peer | None:
+        """The device the event is for: one of that AE title that has become another subscriber's is not."""
+        peer = self._snapshots.current().peers.get(addressee.ae_title)
+        if peer is not None and peer.subscriber not in (None, SubscriberName(addressee.registrant)):
+            return None
+        return peer
 
     def _report(
         self,

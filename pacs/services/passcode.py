@@ -44,6 +44,8 @@ _KEPT = re.compile(
 )
 _MOST_MEMORY_KIB: Final = 262_144
 _MOST_PASSES: Final = 10
+_MOST_LANES: Final = 16
+_LEAST_KIB_PER_LANE: Final = 8  # RFC 9106 Section 3.1
 
 
 def is_hashed(kept: str) -> bool:
@@ -53,7 +55,14 @@ def is_hashed(kept: str) -> bool:
     (True, False)
     """
     said = _KEPT.match(kept)
-    return said is not None and int(said[1]) <= _MOST_MEMORY_KIB and int(said[2]) <= _MOST_PASSES
+    if said is None:
+        return False
+    memory_kib, passes, lanes = map(int, said.groups())
+    return (
+        _LEAST_KIB_PER_LANE * lanes <= memory_kib <= _MOST_MEMORY_KIB
+        and 1 <= passes <= _MOST_PASSES
+        and 1 <= lanes <= _MOST_LANES
+    )
 
 
 @cache
@@ -71,6 +80,6 @@ def matches(passcode: bytes, kept: str) -> bool:
     with _turns:
         try:
             Argon2id.verify_phc_encoded(passcode, kept or nobodys)
-        except InvalidKey:
+        except (InvalidKey, ValueError):  # it is another's, or nothing that could be compared
             return False
     return bool(kept)

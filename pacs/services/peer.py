@@ -139,6 +139,8 @@ def _check_binding(peer: Peer) -> None:
     if any(_network(one) != one for one in peer.networks):
         raise EntryConflicts("a network is written in CIDR form, for example 192.0.2.0/24")
     fingerprint = peer.certificate_fingerprint
+    if not fingerprint and any(one.endswith("/0") for one in peer.networks):
+        raise EntryConflicts("from everywhere a device is told by its certificate: --certificate")
     if fingerprint and not _FINGERPRINT.match(fingerprint):
         raise EntryConflicts("a fingerprint is SHA-256 in lower-case hexadecimal")
     if peer.subscriber is None:

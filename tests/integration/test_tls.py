@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from config.settings import Tls
-from pacs.association.tls import ServerTls
+from pacs.association import tls as tls_module
+from pacs.association.tls import ServerTls, client_context, server_context
+from pacs.core.errors import SettingsInvalid
 from tests.association_fakes import (
     CT,
     ECHO,
@@ -136,6 +138,32 @@ def test_a_session_that_is_resumed_still_shows_its_certificate(world: World) -> 
         assert shown == [world.device.fingerprint] * 2
 
 
+def test_a_session_is_not_resumed_once_its_certificate_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Later(datetime):
+        """Beyond what the certificate says; the library, which resumes, does not look."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Later":
+            return super().now(tz) + timedelta(days=3_650)
+
+    context = client(world.ca, world.device)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with world.serving() as running:
+        with world.call(running, context=context) as first:
+            assert echoed(first)
+            session = first.session
+        monkeypatch.setattr(tls_module, "datetime", Later)
+        with context.wrap_socket(
+            running.connect(), server_hostname="localhost", session=session
+        ) as again:
+            assert again.session_reused
+            assert again.recv(1) == b""
+        assert until(lambda: causes(running) == ["certificate has expired"])
+        assert len(running.gate.candidates) == 1
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize(
     ("who", "told", "cause"),
@@ -176,6 +204,16 @@ def test_a_crl_of_its_own_ca_lets_everybody_else_in(world: World) -> None:
         world.call(running, other) as connection,
     ):
         assert echoed(connection)
+
+
+def test_a_file_of_what_is_revoked_makes_nobody_trusted(tmp_path: Path) -> None:
+    world, other = World(tmp_path), Authority(tmp_path / "other")
+    mixed = world.ca.revoke(world.device.x509)
+    with mixed.open("ab") as file:
+        file.write(other.trusted.read_bytes() + other.revoke().read_bytes())
+    for role in (server_context, client_context):
+        with pytest.raises(SettingsInvalid, match=r"tls\.revoked"):
+            role(settings(world.ca.issue("us"), world.ca, mixed), tmp_path)
 
 
 def test_an_outdated_crl_lets_nobody_in(tmp_path: Path) -> None:

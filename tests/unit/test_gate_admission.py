@@ -1,5 +1,6 @@
 """Who is let in: devices by address and certificate, users by passcode, all else with one face."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.legitimacy import (
     contract,
     device,
     gate_by,
+    kept,
     signed_in,
     user,
 )
@@ -127,6 +129,12 @@ def test_a_passcode_proves_a_user_wherever_it_comes_from() -> None:
     assert caller.identity_response == b""
 
 
+@pytest.mark.parametrize("kept_as", ["nonsense", kept(PASSCODE).replace("t=2", "t=0")])
+def test_what_is_kept_and_cannot_be_compared_is_a_wrong_passcode(kept_as: str) -> None:
+    book = Book(contract(), replace(user(), passcode=kept_as))
+    assert refusal(book, signed_in("ann", ae_title="LAPTOP")) is Refusal.IDENTITY
+
+
 @pytest.mark.parametrize(
     ("name", "passcode"), [("ann", "wrong"), ("ann", ""), ("nobody", PASSCODE), ("ANN", PASSCODE)]
 )
@@ -190,13 +198,31 @@ def test_after_too_many_failures_address_and_name_are_refused_unseen() -> None:
         with pytest.raises(AdmissionRefused):
             gate.admit(signed_in("ann", "wrong", ae_title="X", address="203.0.113.9"))
     assert set(failures.noted) == {"address 203.0.113.9", "user ann"}
-    for asking in (signed_in("ann"), signed_in("eve", ae_title="X", address="203.0.113.9")):
+    roaming = signed_in("ann", ae_title="X", address="203.0.113.77")
+    for asking in (roaming, signed_in("eve", ae_title="X", address="203.0.113.9")):
         with pytest.raises(AdmissionRefused, match="locked") as raised:
             gate.admit(asking)
         assert raised.value.refusal is Refusal.IDENTITY
     assert len(failures.noted) == 6  # what is refused unseen is not counted
     assert gate.admit(signed_in("eve")).user == "eve"
     assert gate.admit(candidate()).known_device  # who claims no identity is asked for none
+
+
+def test_who_guesses_elsewhere_locks_nobody_out_of_a_known_device() -> None:
+    book, failures = Book(contract(), device(), device("CT2", host="10.0.0.2"), user()), Counted()
+    gate = gate_by(book, failures=failures)
+    for number in range(3):
+        with pytest.raises(AdmissionRefused):
+            gate.admit(signed_in("ann", "wrong", ae_title="X", address=f"203.0.113.{number}"))
+    assert gate.admit(signed_in("ann")).user == "ann"
+    failures.noted.clear()
+    for _ in range(3):  # at the device itself no more may fail than elsewhere
+        with pytest.raises(AdmissionRefused):
+            gate.admit(signed_in("ann", "wrong"))
+    assert set(failures.noted) == {"address 10.0.0.1", "user ann at CT1"}
+    with pytest.raises(AdmissionRefused, match="locked"):
+        gate.admit(signed_in("ann"))
+    assert gate.admit(signed_in("ann", ae_title="CT2", address="10.0.0.2")).user == "ann"
 
 
 def test_a_host_of_ipv6_counts_as_one_whatever_address_it_takes() -> None:
@@ -213,7 +239,7 @@ class Slow(Counted):
 
     def blocked(self, key: str) -> bool:
         found = super().blocked(key)
-        if key == "user ann":  # the last one that is asked about before
+        if key == "user ann":  # the last that is asked before the look
             self.noted += [key] * 3
         return found
 
@@ -277,4 +303,8 @@ def test_guessing_a_code_is_guessing_an_identity() -> None:
     with pytest.raises(AdmissionRefused, match="locked"):
         gate.admit(right)
     assert codes.taken == []
+    elsewhere = replace(right, address="10.0.0.99")  # who guesses locks enrolment for itself alone
+    with pytest.raises(AdmissionRefused, match="enrolled"):
+        gate.admit(elsewhere)
+    assert codes.taken == [elsewhere]
     assert refusal(Book(contract()), right) is Refusal.IDENTITY  # where nobody takes codes

@@ -9,7 +9,7 @@ import pytest
 
 from pacs.core.caller import Caller, Right
 from pacs.core.contract import Agreement, ContractState, Purpose
-from pacs.core.errors import NotAuthorized
+from pacs.core.errors import AdmissionRefused, NotAuthorized
 from pacs.services.gate import ContractGate
 from pacs.services.gate.host_names import HostNames
 from tests.association_fakes import until
@@ -203,6 +203,24 @@ def test_a_slow_name_server_ends_no_association_and_holds_no_watch() -> None:
     assert not answer.is_set()  # nobody waited for it
     answer.set()
     assert until(lambda: not gate.stands(caller))
+
+
+class Unanswered(HostNames):
+    """A name server that says nothing in time."""
+
+    def addresses(self, name: str, patience_s: float) -> None:
+        return None
+
+
+def test_a_request_is_not_granted_to_a_device_that_is_not_known_in_time() -> None:
+    book = Book(contract(), device())
+    gate = gate_by(book, names=Unanswered())
+    caller = gate_by(book).admit(candidate())
+    book.write(device(host="ct1.example"))
+    with pytest.raises(NotAuthorized):
+        gate.allow(caller, Right.QUERY)
+    with pytest.raises(AdmissionRefused):
+        gate.admit(candidate())
 
 
 def test_the_watch_asks_for_a_snapshot_a_few_times_a_second_however_many_there_are() -> None:

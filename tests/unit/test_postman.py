@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,21 +90,29 @@ class Sender:
 
 
 class Snapshots:
-    """Everybody has an address."""
+    """Everybody has an address; ``MODALITY`` is ``owner``'s device."""
+
+    def __init__(self, owner: str | None = None) -> None:
+        self.owner = owner
 
     def current(self) -> Snapshot:
         peers = [Peer(ae_title=AETitle(one), host="127.0.0.1", port=1) for one in ("MODALITY", "B")]
+        if self.owner is not None:
+            peers[0] = replace(peers[0], subscriber=SubscriberName(self.owner))
         return Snapshot(revision=1, peers={one.ae_title: one for one in peers})
 
 
 @contextmanager
 def delivering(
-    rows: OutboxTable, sender: Sender | None = None, settings: OutboxSettings = SETTINGS
+    rows: OutboxTable,
+    sender: Sender | None = None,
+    settings: OutboxSettings = SETTINGS,
+    owner: str | None = None,
 ) -> Iterator[Postman]:
     courier = Courier(
         rows=rows,
         sender=sender or Sender(PeerUnreachable()),
-        snapshots=Snapshots(),
+        snapshots=Snapshots(owner),
         audit=FakeAudit(),
         settings=settings,
     )
@@ -183,3 +192,14 @@ def test_a_call_that_fails_is_made_again_later(database: Database, failure: Exce
         assert until(lambda: min(map(sender.called.count, ("MODALITY", "B"))) >= 3, 30)
     assert [one.attempts for one in rows.list(10)] == [0, 0]
     assert threading.active_count() < 50
+
+
+def test_a_device_that_became_another_subscriber_s_is_not_told(database: Database) -> None:
+    rows, sender = OutboxTable(database, SETTINGS), Sender(PeerUnreachable())
+    post(database, event_for("MODALITY"), event_for("B"))
+    with delivering(rows, sender, owner="another"):
+        assert until(lambda: sender.called.count(AETitle("B")) >= 3, 30)
+    assert AETitle("MODALITY") not in sender.called
+    assert [one.attempts for one in rows.list(10)] == [0, 0]
+    with delivering(rows, sender, owner="local"):
+        assert until(lambda: AETitle("MODALITY") in sender.called, 30)

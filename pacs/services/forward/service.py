@@ -4,6 +4,8 @@ Decides who sends, to whom and on whose behalf; ``errand`` does it. Which
 studies go where by themselves is ``pacs.services.route``'s to say.
 """
 
+from datetime import UTC, datetime
+
 from pacs.core.caller import Caller, on_behalf
 from pacs.core.errors import DestinationUnknown, EntryNotFound
 from pacs.core.forwarding import ForwardWork
@@ -11,7 +13,7 @@ from pacs.core.identifiers import AETitle, Registrant, StudyInstanceUID
 from pacs.core.job_ports import JobContext
 from pacs.core.records import Peer
 from pacs.core.routing import Route
-from pacs.core.work import Permanent
+from pacs.core.work import Hold, Permanent
 from pacs.services.forward.desk import Desk
 from pacs.services.forward.errand import Errand
 
@@ -30,9 +32,12 @@ class Forwarding:
         Errand(self._desk, context, peer, route, caller).fulfil()
 
     def _peer(self, work: ForwardWork) -> Peer:
-        peer = self._desk.snapshots.newest().peers.get(work.destination)
+        snapshot = self._desk.snapshots.newest()
+        peer = snapshot.peers.get(work.destination)
         if peer is None:
             raise Permanent(f"no peer is named {work.destination}")
+        if not snapshot.may_receive(peer, datetime.now(UTC)):
+            raise Hold(f"the contract of {peer.subscriber} does not hold")
         return peer
 
     def _route(self, work: ForwardWork) -> Route | None:

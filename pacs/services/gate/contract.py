@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pacs.core.caller import Caller, Candidate, Refusal, Right, SubscriberName
-from pacs.core.contract import ENROL, Contract, Enrolments
+from pacs.core.contract import Contract, Enrolments
 from pacs.core.errors import AdmissionRefused, NotAuthorized
 from pacs.core.identifiers import new_object_id
 from pacs.core.ports import AuditTrail, Snapshots
@@ -152,7 +152,7 @@ class ContractGate:
 
     def _enrol(self, code: bytes, candidate: Candidate) -> None:
         """Take in a device that introduces itself. Raises ``AdmissionRefused`` in any case."""
-        keys = attempt_keys(candidate.address, ENROL)
+        keys = attempt_keys(candidate.address)  # not under a name: nobody shall lock it for all
         self._identities.check_unlocked(keys)
         name = None
         if code and self._enrolments is not None:

@@ -84,7 +84,11 @@ class Identities:
             raise refused(UNSUPPORTED[kind])
         name = candidate.user_identity.decode("utf-8", "replace")
         shown = "" if kind == JSON_WEB_TOKEN else f" {name[:_SHOWN]!r}"
-        keys = attempt_keys(candidate.address, "" if kind == JSON_WEB_TOKEN else name)
+        keys = attempt_keys(
+            candidate.address,
+            "" if kind == JSON_WEB_TOKEN else name,
+            device=candidate.calling_ae_title if known_device else "",
+        )
         self.check_unlocked(keys)
         if kind == USER_NAME_AND_PASSCODE:
             identity = self._by_passcode(users.get(name), candidate.user_passcode)
@@ -120,14 +124,19 @@ class Identities:
         return None if user is None else Identity(user=user, proven=True, response=token)
 
 
-def attempt_keys(address: str, name: str) -> tuple[str, ...]:
-    """Under what a failure counts: the address, or an IPv6 host's whole network, and the user's name."""
+def attempt_keys(address: str, name: str = "", *, device: str = "") -> tuple[str, ...]:
+    """Under what a failure counts: the address, or an IPv6 host's whole network, and the user's name.
+
+    The name counts apart at each device that is known: whoever guesses elsewhere locks nobody out
+    of the device one works at.
+    """
     host = parsed(address)
     if isinstance(host, ipaddress.IPv6Address):
         host_key = str(ipaddress.ip_network((host, _IPV6_SITE_BITS), strict=False))
     else:
         host_key = str(host or address)
-    return (f"address {host_key}", *([f"user {name}"] if name else []))
+    where = f" at {device}" if device else ""
+    return (f"address {host_key}", *([f"user {name}{where}"] if name else []))
 
 
 def _named(user: User | None) -> Identity | None:

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
+from datetime import UTC, datetime
+
 from config.settings import Retrieve as RetrieveSettings
 from pacs.core.caller import Caller, Visibility
 from pacs.core.errors import (
@@ -140,11 +142,16 @@ class Retrieve:
 
         One of another subscriber is unknown like any other name; only the audit tells them apart.
         """
-        peer = self._snapshots.current().peers.get(destination)
-        allowed = caller.destinations is None or destination in caller.destinations
-        if peer is not None and allowed:
+        snapshot = self._snapshots.current()
+        peer = snapshot.peers.get(destination)
+        if peer is None:
+            cause = "no such peer"
+        elif caller.destinations is not None and destination not in caller.destinations:
+            cause = "not among the caller's destinations"
+        elif not snapshot.may_receive(peer, datetime.now(UTC)):
+            cause = "the contract of its subscriber does not hold"
+        else:
             return peer
-        cause = "no such peer" if peer is None else "not among the caller's destinations"
         self._audit.record("destination-refused", caller, destination=str(destination), cause=cause)
         raise DestinationUnknown(f"{destination}: {cause}")
 

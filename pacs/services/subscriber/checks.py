@@ -52,8 +52,8 @@ def check_user_name(name: str) -> None:
     """Refuse what cannot name a user: it travels as UTF-8 text (PS3.7 D.3.3.7)."""
     if not name or name != name.strip():
         raise EntryConflicts("a user's name is not empty and has no blanks around it")
-    if name.partition(":")[0] == ENROL:
-        raise EntryConflicts(f"{ENROL} is what devices call themselves that have an enrolment code")
+    if name == ENROL or name.startswith(f"{ENROL}:"):
+        raise EntryConflicts(f"as {ENROL} a device introduces itself: no user is named so")
     check_text(name, "a user's name", LONGEST_NAME)
 
 
