@@ -42,7 +42,9 @@ def _of_day(folder: Path, spot: Spot) -> Iterator[tuple[Record, Spot]]:
         return
     with file:
         file.seek(offset)
-        while (line := file.readline(LONGEST_LINE_BYTES)).endswith(b"\n"):
+        while line := file.readline(LONGEST_LINE_BYTES):
+            if not line.endswith(b"\n") and len(line) < LONGEST_LINE_BYTES:
+                break  # it may still be written
             offset += len(line)
             record = _record(line)
             if record is not None:

@@ -118,14 +118,14 @@ class Sender:
 
     def _pass_on(self, collector: Collector) -> bool:
         """Read on and send what is complete; tells whether there was anything to read."""
-        room = self._settings.most_unconfirmed - len(self._waiting)
+        room = max(0, self._settings.most_unconfirmed - len(self._waiting))
         read = 0
         for record, behind in islice(records(self._folder, self._read), min(room, _AT_ONCE)):
             complete = list(self._folding.take(record, self._read))
             self._read = behind
             self._send(collector, complete)
             read += 1
-        if not read:
+        if not read and room:  # without room, folds wait as the records do
             self._send(collector, list(self._folding.due(datetime.now(UTC))))
         return read > 0
 
