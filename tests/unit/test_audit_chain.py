@@ -200,6 +200,22 @@ def test_what_was_lost_with_power_is_named_and_no_damage(tmp_path: Path) -> None
         ]
 
 
+def test_records_taken_from_before_a_loss_are_not_lost_with_it(tmp_path: Path) -> None:
+    with trail(tmp_path) as one:
+        stored(one, 3)
+        one.sync()
+        end = file(one).stat().st_size
+        stored(one, 4)
+        head = one.keep.head()
+        assert head is not None
+        os.truncate(file(one), end)
+        one.keep.put_head(head._replace(boot=b"another run 0000"))
+        stored(one, 1)
+        lines = file(one).read_bytes().splitlines(keepends=True)
+        file(one).write_bytes(b"".join((*lines[:2], *lines[3:])))
+        assert [each.kind for each in damages(one)] == ["changed"]
+
+
 def test_what_was_on_disk_before_power_went_must_be_there(tmp_path: Path) -> None:
     with trail(tmp_path) as one:
         stored(one, 3)

@@ -22,6 +22,7 @@ _CLOSE = b'"}\n'
 _END = len(_OPEN) + 2 * HASH_BYTES + len(_CLOSE)
 _GAPS = (b'"event":"audit-lost"', b'"event":"audit-broken"')
 _BEFORE = re.compile(rb'"before":"([0-9a-f]{64})"')
+_LOST = re.compile(rb'"first":([0-9]{1,19}),"last":([0-9]{1,19}),')
 _NUMBER = re.compile(rb'^\{"n":([1-9][0-9]{0,18}),')
 
 
@@ -74,3 +75,12 @@ def before_gap(body: bytes) -> bytes | None:
         return None
     found = _BEFORE.search(body)
     return bytes.fromhex(found[1].decode()) if found else None
+
+
+def continues(line: Line, count: int) -> bool:
+    """Tell whether a record's number follows that of ``count``, or it names every one in between as lost."""
+    lost = _LOST.search(line.body) if before_gap(line.body) else None
+    if lost is None:
+        return line.number == count + 1
+    first, last = map(int, lost.groups())
+    return first == count + 1 and line.number == last + 1

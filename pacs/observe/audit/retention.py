@@ -8,7 +8,7 @@ import logging
 from datetime import date
 from pathlib import Path
 
-from pacs.observe.audit.chain import Line, before_gap, hashed, parsed
+from pacs.observe.audit.chain import Line, before_gap, continues, hashed, parsed
 from pacs.observe.audit.heal import LONGEST_LINE_BYTES
 from pacs.observe.audit.keep import Floor, Keep, days, file_of, sync_folder
 
@@ -69,7 +69,7 @@ def _ended(path: Path, key: bytes, floor: Floor) -> Floor | None:
 def _follows(one: Line, key: bytes, count: int, last: bytes) -> bool:
     gap = before_gap(one.body)
     genuine = hashed(key, gap or last, one.body) == one.stated
-    return genuine and (gap is not None or one.number == count + 1)
+    return genuine and continues(one, count)
 
 
 def _names(one: Line) -> bool:

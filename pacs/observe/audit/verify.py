@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pacs.observe.audit.chain import Line, before_gap, hashed, parsed
+from pacs.observe.audit.chain import Line, before_gap, continues, hashed, parsed
 from pacs.observe.audit.heal import LONGEST_LINE_BYTES, has_lines
 from pacs.observe.audit.keep import Head, Keep, day_of, file_of
 
@@ -116,13 +116,11 @@ def _line(one: Line, walk: _Walk) -> Iterator[Finding]:
     if walk.unread and not (named and _accounts_for(named, bytes(walk.unread))):
         yield from _unread(walk)
     walk.unread.clear()
-    if not genuine:
+    if not genuine or not continues(one, walk.count):
         yield walk.found("changed", _why(one, walk))
     elif named:
         harmless = named["event"] in _HARMLESS
         yield walk.found(str(named["event"]), _told(named), damage=not harmless)
-    elif one.number != walk.count + 1:
-        yield walk.found("changed", _why(one, walk))
     walk.count = one.number
     walk.last = tuple(dict.fromkeys((one.stated, *computed)))
 

@@ -7,7 +7,6 @@ knows neither sockets nor tables.
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-
 from datetime import UTC, datetime
 
 from config.settings import Retrieve as RetrieveSettings
