@@ -21,12 +21,14 @@ from tests.raw_peer import (
     EXPLICIT_LITTLE,
     FIND,
     IMPLICIT_LITTLE,
+    MOVE,
     STUDY_ROOT,
     associated,
     find,
     get,
     identifier,
     matches,
+    move,
 )
 from tests.routing import image
 
@@ -118,6 +120,15 @@ def fetched(archive: Archive, calling: str, purpose: str) -> tuple[int, int]:
     return last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations
 
 
+def moved(archive: Archive, calling: str, destination: str) -> int:
+    """The status of a C-MOVE of the first study."""
+    with associated(
+        archive.port, [(STUDY_ROOT + MOVE, [IMPLICIT_LITTLE])], ae_title=calling
+    ) as association:
+        key = identifier("STUDY", StudyInstanceUID=f"{ROOT}.0.1")
+        return int(move(association, STUDY_ROOT, key, destination)[-1][0].Status)
+
+
 def audited(archive: Archive) -> list[dict[str, Any]]:
     files = sorted((archive.home / "audit").glob("*.jsonl"))
     return [json.loads(line) for one in files for line in one.read_text().splitlines()]
@@ -162,7 +173,10 @@ def test_a_suspension_ends_what_is_open_and_a_resumption_lets_in_again(archive: 
     until(lambda: all(one.is_aborted for one in opened))
     assert said(archive, "CT_SOUTH").code != 0
     assert said(archive, "CT_NORTH").code == 0
+    archive.pacs("subscriber", "destination", "add", "north", "CT_SOUTH")
+    until(lambda: moved(archive, "CT_NORTH", "CT_SOUTH") == 0xA801)
     archive.pacs("subscriber", "resume", "south")
+    until(lambda: moved(archive, "CT_NORTH", "CT_SOUTH") != 0xA801)  # nobody listens there
     until(lambda: said(archive, "CT_SOUTH").code == 0)
 
 

@@ -13,13 +13,16 @@ from pynetdicom.sop_class import Verification
 
 from pacs.app.archive import Archive
 from pacs.app.forward import Nothing, forwarding
-from pacs.core.caller import Visibility
+from pacs.app.subscriber import contracts
+from pacs.core.caller import SubscriberName, Visibility
+from pacs.core.contract import Contract, ContractState
 from pacs.core.errors import DestinationUnknown, EntryNotFound
 from pacs.core.identifiers import AETitle, Registrant, SeriesInstanceUID, StudyInstanceUID
 from pacs.core.routing import Coercion, CoercionKind
 from pacs.core.sent import Run, SentState
 from pacs.core.work import JobState
 from pacs.jobs.kinds import JobKind
+from pacs.services.peer import Binding
 from storage.database.forward import ForwardTable
 from tests.archive import free_port
 from tests.forwarding import (
@@ -226,6 +229,25 @@ def test_a_destination_that_comes_back_gets_everything_in_order(archive: Archive
             until(lambda: worker.work(threading.Event()) or ended(archive))
     assert to.got == uids
     assert states(archive) == ["done"] * 5
+
+
+def test_a_device_whose_contract_is_suspended_is_sent_nothing_until_it_holds_again(
+    archive: Archive, to: Scripted
+) -> None:
+    whose = contracts(archive)
+    clinic = SubscriberName("clinic")
+    whose.add(ADMIN, Contract(subscriber=clinic, state=ContractState.ACTIVE))
+    (at,) = (one.port for one in archive.peers.list(ADMIN) if one.ae_title == "DEST")
+    archive.peers.add(ADMIN, "DEST", "127.0.0.1", at, binding=Binding(subscriber=clinic))
+    whose.suspend(ADMIN, clinic, reason="account not in order")
+    uids = study_of(archive, "1.2.3", 2)
+    ask(archive, work("1.2.3", "DEST"))
+    with hands(archive) as worker:
+        until(lambda: worker.work(threading.Event()) or "Hold" in jobs(archive)[0].last_error)
+        assert (states(archive), to.got) == (["waiting"], [])
+        whose.resume(ADMIN, clinic)
+        until(lambda: worker.work(threading.Event()) or ended(archive))
+    assert (states(archive), to.got) == (["done"], uids)
 
 
 # --- who does not take it ------------------------------------------------------------------
