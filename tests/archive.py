@@ -6,6 +6,7 @@ and by looking at the files under home.
 
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -191,12 +192,20 @@ def run(*command: str) -> Said:
     return Said(code=done.returncode, text=(done.stdout + done.stderr).decode(errors="replace"))
 
 
+_PORTS = range(26_100, 32_700)
+"""Below those the system gives to connections, which would take one before its server does."""
+
+
 def free_port() -> int:
-    """Find a port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """Find a port that nobody listens on, and that no connection will be given."""
+    for port in random.sample(_PORTS, 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("of a hundred ports none is free")
 
 
 @dataclass(frozen=True, kw_only=True)

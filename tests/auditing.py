@@ -19,6 +19,7 @@ from pacs.core.identifiers import AETitle
 from pacs.observe.audit import FileAuditTrail
 from pacs.observe.audit.message import Source
 from pacs.observe.audit.verify import Finding, verify
+from tests.archive import free_port
 
 PATIENCE_S = 60.0
 SOURCE = Source(source_id="PACS", site_id="HOSPITAL", ae_title="PACS", host="archive.example")
@@ -231,7 +232,7 @@ class Rsyslog:
 
     def __init__(self, tool: str, folder: Path, with_papers: Papers) -> None:
         self.output = folder / "received"
-        self.port = _free_port()
+        self.port = free_port()
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._tool = tool
@@ -279,12 +280,6 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

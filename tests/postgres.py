@@ -6,12 +6,13 @@ PostgreSQL refuses to run as root, so as root it is started as the user
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.archive import free_port
 
 START_TIMEOUT_S = 60
 
@@ -26,7 +27,7 @@ def cluster(initdb: str, pg_ctl: str) -> Iterator[str]:
         data = str(folder / "data")
         _run(initdb, "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8",
              "--locale=C.UTF-8")  # fmt: skip
-        port = _free_port()
+        port = free_port()
         options = (
             f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}"
             " -c fsync=off -c max_connections=200 -c shared_buffers=32MB"
@@ -55,10 +56,3 @@ def _run(*command: str) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(f"{Path(command[0]).name} failed: {done.stderr.strip()}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

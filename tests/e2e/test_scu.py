@@ -33,6 +33,7 @@ from scu.get import Arrivals, get
 from scu.models import STUDY_ROOT_GET
 from scu.move import move
 from scu.store import SentAs, StoreSCU, send_files
+from tests.archive import free_port
 from tests.association_fakes import serving
 
 BOUNDS = Association()
@@ -40,13 +41,6 @@ US = "OURSCU"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STUDY = "1.2.826.0.1.3680043.10.999.1"
 Tool = Callable[[str], str]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
