@@ -101,7 +101,7 @@ def serving(
     child = environment(home, settings or {}, database_url)
     home.mkdir(parents=True, exist_ok=True)
     log = home.with_suffix(".log")
-    with log.open("ab") as output:
+    with log.open("ab", buffering=0) as output:
         reading, writing = os.pipe()
         try:
             process = forked.Forked(

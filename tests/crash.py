@@ -29,7 +29,8 @@ from pacs.app.archive import Archive
 from pacs.app.listening import listening
 from pacs.app.serve import prepared
 from tests import forked
-from tests.postgres import START_TIMEOUT_S, _free_port, _run
+from tests.archive import free_port
+from tests.postgres import START_TIMEOUT_S, _run
 from tests.pynetdicom_hold import hold
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -341,7 +342,7 @@ class Cluster:
         if os.geteuid() == 0:
             shutil.chown(self._folder, "postgres")
         self._data = str(self._folder / "data")
-        self._port = _free_port()
+        self._port = free_port()
         self._running = False
         self.address = f"postgresql://postgres@127.0.0.1:{self._port}"
         _run(initdb, "-D", self._data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8",
