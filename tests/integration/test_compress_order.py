@@ -22,6 +22,8 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def on_fsync(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
         fsync(descriptor)
+        if "audit" in path.parts or "audit-chain" in path.parts:
+            return  # the trail writes out its own, in its own time
         if path.suffix == ".part" or path.is_dir():
             said.append("fsync folder" if path.is_dir() else "fsync content")
 
@@ -57,6 +59,7 @@ def test_nothing_is_spoken_of_before_it_is_durable_and_proved(
         if back:
             compress(archive)
             tidy(archive)
+        archive.audit.record("begun", None)  # its chain has a key to be named, once
         with monkeypatch.context() as patch:
             said = recording(patch)
             assert compress(archive, None if back else "jpeg-ls").outcomes == {Outcome.CHANGED: 1}
