@@ -68,7 +68,7 @@ def past(seconds: int) -> int:
     [
         {"exp": past(31)},
         {"exp": None},
-        {"nbf": past(-60)},
+        {"nbf": past(-86_400)},  # a day ahead: these are made when tests are collected
         {"iss": "another"},
         {"iss": None},
         {"aud": "another"},
