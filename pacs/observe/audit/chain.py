@@ -44,7 +44,7 @@ def sealed(key: bytes, before: bytes, number: int, text: str) -> tuple[bytes, by
 
     >>> line, _ = sealed(bytes(32), GENESIS, 1, '{"event": "started"}')
     >>> line[:27], len(line)
-    (b'{"n":1,"event": "started","', 102)
+    (b'{"n":1,"event": "started","', 101)
     """
     body = b'{"n":%d,' % number + text[1:-1].encode()
     stamp = hashed(key, before, body)

@@ -71,7 +71,7 @@ def file_of(folder: Path, day: int) -> Path:
     """The file of one day.
 
     >>> file_of(Path("audit"), 738_000).name
-    '2021-07-28.jsonl'
+    '2021-07-29.jsonl'
     """
     return folder / f"{date.fromordinal(day).isoformat()}.jsonl"
 

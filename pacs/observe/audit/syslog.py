@@ -26,8 +26,11 @@ def framed(
 ) -> bytes:
     """Put a message in its frame; ``number`` is its last record's.
 
-    >>> framed(b"<AuditMessage/>", host="a", sent_utc=datetime(2026, 1, 1, tzinfo=UTC), number=7)[:46]
-    b'96 <85>1 2026-01-01T00:00:00.000Z a pacs '...
+    >>> sent_utc = datetime(2026, 1, 1, tzinfo=UTC)
+    >>> said = framed(b"<AuditMessage/>", host="a", sent_utc=sent_utc, number=7)
+    >>> length, _, whole = said.partition(b" ")
+    >>> int(length) == len(whole), whole[:38]
+    (True, b'<85>1 2026-01-01T00:00:00.000Z a pacs ')
     """
     stamp = sent_utc.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
     priority = _WARNING if failed else _NOTICE
