@@ -233,7 +233,7 @@ def remove_destination(home: Home, *, name: str, ae_title: str) -> None:
 
 @click.group()
 def code() -> None:
-    """Make codes by which devices introduce themselves, as the user name of their User Identity."""
+    """Make codes by which devices introduce themselves: as the passcode of the user name enrol."""
 
 
 @code.command("add")
