@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from pacs.core.identifiers import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
+from pacs.core.identifiers import AETitle, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 
 
 class Takes(Enum):
@@ -67,6 +67,45 @@ class DerivedImage:
     sop_class_uid: SOPClassUID
     sop_instance_uid: SOPInstanceUID
     transfer_syntax_uid: TransferSyntaxUID
+
+
+class Keep(Enum):
+    """How long something stays held that processing took in or made."""
+
+    YES = "yes"
+    UNTIL_DONE = "until-done"  # until every destination has taken what was made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessingOrder:
+    """What shall be made of images, whoever asks: a workitem or a profile.
+
+    ``version`` pins the operation to one of the installed software versions; empty takes the
+    newest. Without ``destinations`` the results stay to be fetched. ``group`` names the nodes that
+    may do it, empty is all.
+    """
+
+    operation: str
+    version: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    series_description: str = ""
+    destinations: tuple[AETitle, ...] = ()
+    keep_results: Keep = Keep.YES
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """An operation under an AE title of its own: what is sent there is processed so when it is quiet.
+
+    ``asker`` adds the AE that sent it to the destinations. ``keep_sources`` is about what was sent there.
+    """
+
+    ae_title: AETitle
+    order: ProcessingOrder
+    asker: bool = False
+    keep_sources: Keep = Keep.YES
+    active: bool = True
 
 
 class Processor(Protocol):

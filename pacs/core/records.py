@@ -21,6 +21,7 @@ from pacs.core.identifiers import (
     TransferSyntaxUID,
 )
 from pacs.core.polling import Poll
+from pacs.core.processing import Profile
 from pacs.core.routing import Route
 
 # --- an instance on its way in ----------------------------------------------
@@ -153,6 +154,7 @@ class Snapshot:
     polls: tuple[Poll, ...] = ()
     contracts: Mapping[SubscriberName, Contract] = field(default_factory=dict)
     users: Mapping[str, User] = field(default_factory=dict)
+    profiles: Mapping[AETitle, Profile] = field(default_factory=dict)
 
     def may_receive(self, peer: Peer, now_utc: datetime) -> bool:
         """Tell whether anything may be sent to a peer: nobody's, or one whose contract holds."""
