@@ -12,6 +12,7 @@ from tests import peers
 from tests.postgres import cluster
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+MOST_DESCRIPTORS = 256
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,6 +34,14 @@ def _no_log_of_another_test() -> Iterator[None]:
     for left in [one for one in root.handlers if one not in before]:
         if not type(left).__module__.startswith("_pytest"):
             root.removeHandler(left)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_descriptors_left_open() -> Iterator[None]:
+    """Fail where files stay open: ``select``, which pynetdicom waits with, takes none above 1,023."""
+    yield
+    left = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+    assert len(left) < MOST_DESCRIPTORS, sorted(map(str, left))[-20:]
 
 
 @pytest.fixture(scope="session")

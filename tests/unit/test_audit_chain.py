@@ -376,3 +376,22 @@ def test_a_record_that_is_too_long_is_cut_and_says_so(tmp_path: Path) -> None:
         one.record("started", MODALITY, what="x" * 100_000)
         ((record, _),) = records(one.folder)
         assert record["cut"] and "what" not in record and record["subscriber"] == "radiology"
+
+
+def test_a_closed_trail_holds_no_file_and_opens_again(tmp_path: Path) -> None:
+    def held() -> list[str]:
+        links = list(Path("/proc/self/fd").iterdir())
+        names = [str(link.readlink()) for link in links if link.is_symlink()]
+        return [name for name in names if name.startswith(str(tmp_path))]
+
+    with trail(tmp_path) as one:
+        stored(one, 2)
+        assert held()
+    assert held() == []
+    with trail(tmp_path) as again:
+        stored(again, 1)
+        again.close()
+        assert held() == []
+        stored(again, 1)
+        assert damages(again) == []
+    assert len(list(records(again.folder))) == 4

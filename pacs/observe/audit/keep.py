@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import struct
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -91,13 +92,14 @@ def days(folder: Path) -> list[int]:
 
 
 class Keep:
-    """The folder, opened by one process."""
+    """The folder, opened by one process; once closed, whatever is asked of it opens it again."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder = folder
-        self._lock = _opened(folder / "lock")
-        self._head = _opened(folder / "head")
+        self._opening = threading.Lock()
+        self._lock = self._head = -1
+        self._open()
         self._packed, self._known = b"", Head(0, 0, 0, 0, 0, GENESIS, bytes(16))
 
     @contextmanager
@@ -111,10 +113,11 @@ class Keep:
 
     def take(self, patience_s: float) -> None:
         """Take the lock. Raises ``Busy``."""
+        descriptor = self._open()[0]
         pause_s, waited_s = _FIRST_PAUSE_S, 0.0
         while True:
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if waited_s >= patience_s:
                     raise Busy(error.errno, "the audit trail is locked") from error
@@ -130,7 +133,7 @@ class Keep:
 
     def head(self) -> Head | None:
         """Read where the chain ends; ``None`` before it begins."""
-        packed = os.pread(self._head, _HEAD.size, 0)
+        packed = os.pread(self._open()[1], _HEAD.size, 0)
         if packed != self._packed:  # another process has written meanwhile
             if len(packed) < _HEAD.size or not packed.startswith(_MAGIC):
                 return None
@@ -140,18 +143,19 @@ class Keep:
     def put_head(self, head: Head) -> None:
         """Note where the chain ends."""
         self._packed, self._known = _HEAD.pack(_MAGIC, *head), head
-        os.pwrite(self._head, self._packed, 0)
+        os.pwrite(self._open()[1], self._packed, 0)
 
     def add_missed(self) -> None:
         """Count one more record that could not be written; also where the disk is full."""
-        held = os.pread(self._head, 8, _MISSED_AT)
+        file = self._open()[1]
+        held = os.pread(file, 8, _MISSED_AT)
         if len(held) == 8:
             (missed,) = struct.unpack("<Q", held)
-            os.pwrite(self._head, struct.pack("<Q", missed + 1), _MISSED_AT)
+            os.pwrite(file, struct.pack("<Q", missed + 1), _MISSED_AT)
 
     def sync_head(self) -> None:
         """Have the head on disk."""
-        os.fsync(self._head)
+        os.fsync(self._open()[1])
 
     def key(self) -> bytes | None:
         """Read the key of the chain; ``None`` where there is none."""
@@ -185,8 +189,20 @@ class Keep:
 
     def close(self) -> None:
         """Close the files."""
-        os.close(self._lock)
-        os.close(self._head)
+        with self._opening:
+            for descriptor in (self._lock, self._head):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._lock = self._head = -1
+
+    def _open(self) -> tuple[int, int]:
+        """Have the lock and the head open; gives their descriptors."""
+        if self._head < 0:
+            with self._opening:
+                if self._head < 0:
+                    self._lock = _opened(self.folder / "lock")
+                    self._head = _opened(self.folder / "head")
+        return self._lock, self._head
 
 
 def _opened(path: Path) -> int:

@@ -93,6 +93,7 @@ class FileAuditTrail:
             LOG.error("audit-not-synced: %s", error.strerror)
         with self._lock:
             self._forget()
+            self.keep.close()
 
     # --- under self._lock ----------------------------------------------------------------
 
