@@ -38,6 +38,7 @@ BOUND_S = 60.0
 _REQUEST = re.compile(r"INCOMING DIMSE MESSAGE.*?Affected SOP Instance UID *: (\S+)", re.DOTALL)
 QUICK = {
     "jobs__purge_deletions_cron": "",
+    "storage__compress_tidy_cron": "",
     "jobs__purge_jobs_cron": "",
     "forward__purge_cron": "",
     "forward__retry_s": "0.05",

@@ -4,7 +4,6 @@ import os
 import random
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -122,6 +121,10 @@ def done(archive: Archive) -> int:
     return int(next(archive.database.execute(sql, (FORWARD,)))[0])
 
 
+def _as_many(archive: Archive, jobs: int) -> bool:
+    return done(archive) >= jobs
+
+
 def all_done(archive: Archive, jobs: int) -> bool:
     """Whether all is done; what chance has killed three times is tried again, as an administrator would."""
     for one in archive.jobs.list(ADMIN, state=JobState.FAILED):
@@ -131,9 +134,14 @@ def all_done(archive: Archive, jobs: int) -> bool:
 
 
 def harassed(archive: Archive, server: Server, jobs: int, forget: Callable[[], None]) -> int:
-    """Kill workers, now and then everything, until all is done or it is enough; gives how often."""
-    chance, killed = random.Random(11), 0
-    while done(archive) < jobs and killed < WORKER_KILLS + SERVER_KILLS:
+    """Kill workers, now and then everything, all along the way; gives how often."""
+    chance, killed, kills = random.Random(11), 0, WORKER_KILLS + SERVER_KILLS
+    while killed < kills:
+        # By what is done, not by time: however fast this machine is, it happens in the middle.
+        due = min(jobs, int(jobs * (killed + chance.uniform(0.0, 1.0)) / kills))
+        until(partial(_as_many, archive, due), BOUND_S)
+        if done(archive) == jobs:
+            break
         if killed % 5 == 4:
             server.kill()
             server.begin_again()
@@ -142,7 +150,6 @@ def harassed(archive: Archive, server: Server, jobs: int, forget: Callable[[], N
         killed += 1
         if killed % 4 == 0:
             forget()
-        time.sleep(chance.uniform(0.5, 2.0))
     return killed
 
 

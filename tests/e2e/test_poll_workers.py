@@ -25,6 +25,7 @@ MOVED = "Received Move SCP"
 QUICK = {
     "jobs.poll_s": "0.1",
     "jobs.purge_deletions_cron": "",
+    "storage.compress_tidy_cron": "",
     "jobs.purge_jobs_cron": "",
     "jobs.hold_first_s": "0.2",
     "jobs.hold_max_s": "0.5",

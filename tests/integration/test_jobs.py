@@ -73,7 +73,12 @@ def hands(archive: Archive, *queues: str, owner: str = "me") -> Iterator[Worker]
 @pytest.fixture
 def archive(url: str, tmp_path: Path) -> Iterator[Archive]:
     with opened(
-        tmp_path, url, extensions=(TALLY,), jobs__purge_deletions_cron="", jobs__purge_jobs_cron=""
+        tmp_path,
+        url,
+        extensions=(TALLY,),
+        jobs__purge_deletions_cron="",
+        storage__compress_tidy_cron="",
+        jobs__purge_jobs_cron="",
     ) as made:
         yield made
 
@@ -158,7 +163,12 @@ def test_a_hold_grows_with_each_failure_and_is_never_nothing() -> None:
 
 
 def test_what_is_late_in_a_held_queue_is_found_without_a_claim(url: str, tmp_path: Path) -> None:
-    settings = {"jobs__lease_s": "4", "jobs__purge_deletions_cron": "", "jobs__purge_jobs_cron": ""}
+    settings = {
+        "jobs__lease_s": "4",
+        "jobs__purge_deletions_cron": "",
+        "storage__compress_tidy_cron": "",
+        "jobs__purge_jobs_cron": "",
+    }
     with opened(tmp_path, url, extensions=(TALLY,), **settings) as archive:
         soon = datetime.now(UTC) + timedelta(seconds=1)
         ask(archive, job("away", 99), job("away", 99, deadline_utc=soon))
@@ -238,7 +248,13 @@ def test_drained_in_time_or_given_back(archive: Archive, url: str, tmp_path: Pat
     with (
         open_archive(
             tmp_path,
-            loaded_for(tmp_path, url, jobs__drain_timeout_s="0.5", jobs__purge_deletions_cron=""),
+            loaded_for(
+                tmp_path,
+                url,
+                jobs__drain_timeout_s="0.5",
+                jobs__purge_deletions_cron="",
+                storage__compress_tidy_cron="",
+            ),
             extensions=(TALLY,),
         ) as hurried,
         hands(hurried) as worker,
@@ -369,7 +385,11 @@ def test_an_expression_that_never_fires_is_refused() -> None:
 
 
 def test_a_job_longer_than_its_lease_stays_with_its_worker(tmp_path: Path) -> None:
-    settings = {"jobs__lease_s": "4", "jobs__purge_deletions_cron": ""}
+    settings = {
+        "jobs__lease_s": "4",
+        "jobs__purge_deletions_cron": "",
+        "storage__compress_tidy_cron": "",
+    }
     with opened(tmp_path, extensions=(TALLY,), **settings) as archive:
         ask(archive, job("stubborn", wait_s=7))
         with hands(archive, owner="other"), hands(archive) as worker:

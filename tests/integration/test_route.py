@@ -37,7 +37,13 @@ QUIET = ("quiet", "route")
 
 @pytest.fixture
 def archive(url: str, tmp_path: Path) -> Iterator[Archive]:
-    with opened(tmp_path, url, jobs__purge_deletions_cron="", jobs__purge_jobs_cron="") as made:
+    with opened(
+        tmp_path,
+        url,
+        jobs__purge_deletions_cron="",
+        jobs__purge_jobs_cron="",
+        storage__compress_tidy_cron="",
+    ) as made:
         for at, title in enumerate(("A", "B", "CT1")):
             made.peers.add(ADMIN, title, "127.0.0.1", 4_000 + at)
         yield made
