@@ -300,6 +300,15 @@ def test_a_palette_becomes_a_secondary_capture_in_colours(place: Place) -> None:
     assert np.abs(colors[4::8, 4::8].astype(int) - expected).max() <= 1, "in the middle of blocks"
 
 
+def test_what_becomes_of_another_class_goes_in_the_syntax_taken_for_that(place: Place) -> None:
+    contexts = [(ULTRASOUND, EXPLICIT_LITTLE), (SECONDARY_CAPTURE, IMPLICIT_LITTLE)]
+    asked = place.asked("palette")
+    _, (capture,) = raw_peer.get(place.port, STUDY_ROOT, asked, contexts, ae_title=READER)
+    assert capture.context == (SECONDARY_CAPTURE, IMPLICIT_LITTLE)
+    found = read_dataset(BytesIO(capture.data_set), True, True)
+    assert (found.Rows, found.SOPInstanceUID) == (160, capture.sop_instance_uid)
+
+
 def test_what_takes_no_other_class_counts_as_failed(place: Place) -> None:
     last, failed, arrived = place.got("palette", "small", classes=(CT, ULTRASOUND))
     assert (last.Status, failed) == (0xB000, {place.held["palette"].SOPInstanceUID})
