@@ -18,6 +18,7 @@ from pacs.app.gate import contract_gate
 from pacs.app.headers import header_reader
 from pacs.app.poll import polls
 from pacs.app.provided import OURS
+from pacs.app.reduced import Reducer
 from pacs.app.subscriber import enrolments
 from pacs.association.tls import CALLS
 from pacs.core.errors import NotInitialized, SettingsInvalid
@@ -161,6 +162,8 @@ def _parts(home: Path, settings: Settings, stack: ExitStack, receiver: str) -> "
     scratch = home / ("worker" if is_worker(receiver) else "work") / receiver
     transcoder = SandboxedTranscoder(settings.retrieve, scratch)
     stack.callback(transcoder.close)
+    reducer = Reducer(settings, scratch)
+    stack.callback(reducer.close)
     wake = _wake(settings, stack)
     records = DatabaseRecords(database, settings.retrieve.versions, settings.outbox, wake=wake)
     return _Parts(
@@ -171,6 +174,7 @@ def _parts(home: Path, settings: Settings, stack: ExitStack, receiver: str) -> "
         journal=Journal(store_folder(home, settings) / "journal"),
         audit=audit,
         transcoder=transcoder,
+        reducer=reducer,
         snapshots=DatabaseSnapshots(database),
         records=records,
         job_table=JobTable(database, records),
@@ -201,6 +205,7 @@ class _Parts:
     journal: Journal
     audit: FileAuditTrail
     transcoder: SandboxedTranscoder
+    reducer: Reducer
     snapshots: DatabaseSnapshots
     records: DatabaseRecords
     job_table: JobTable
@@ -293,6 +298,7 @@ def _shipping(parts: _Parts) -> Shipping:
         sender=StoreSCU(ae_title=settings.dicom.ae_title, bounds=settings.association),
         transcoder=parts.transcoder,
         settings=settings.retrieve,
+        processor=parts.reducer,
     )
 
 

@@ -41,7 +41,7 @@ Associations initiated: one for each C-MOVE and each study or series forwarded, 
 (1 to 16) unless a route asks for the order of arrival; further ones where a selection needs more than 128 presentation contexts.
 Each SOP Class is proposed with its stored transfer syntaxes, Explicit and Implicit VR Little Endian, each in a context of
 its own; to a peer that gets images compressed (`pacs peer add --encoding compressed`) also with the lossless syntaxes of
-`retrieve.compressed_order` that can be made, as far as 128 contexts hold them. A C-STORE sub-operation carries Move Originator Application Entity Title and Message ID.
+`retrieve.compressed_order` that can be made, as far as 128 contexts hold them. Where a purpose has images reduced, Secondary Capture is proposed besides. A C-STORE sub-operation carries Move Originator Application Entity Title and Message ID.
 
 Associations accepted: at most {association.max_associations} at once and {association.max_associations_per_host} from
 one address, with Maximum Length {association.max_pdu_bytes} bytes. The called AE title may be any, unless
@@ -137,7 +137,9 @@ the next sub-operation.
   with loss, and what is stored compressed is never compressed again. In a C-GET the calling AE title names the peer.
 - A destination that cannot be reached fails every sub-operation: 0xA702.
 - A Move Destination that the caller's contract does not name is answered 0xA801, as one that does not exist.
-- An image whose Rows or Columns exceed what the purpose allows is found, but its sub-operation fails and names it.
+- An image whose Rows or Columns exceed what the purpose allows is found, and delivered as a derived image within it: in its own
+  SOP Class or as a Secondary Capture, uncompressed or as the receiver takes it, with UIDs that are the same each time. It is not
+  held here. What cannot be reduced fails and is named.
 - An instance deleted between selection and delivery is left out and not counted.
 - What rests losslessly compressed (`storage.compress`) has two stored transfer syntaxes: that of its compressed form, in which it is sent
   where the receiver takes it, and that in which it was received: then it is restored and sent byte for byte. C-FIND

@@ -31,7 +31,8 @@ class Purpose:
 
     ``modalities`` are the kinds of images that exist under it, ``None`` all.
     ``max_matrix`` is the most Rows, and the most Columns, an image may be
-    delivered with. ``process`` and ``report`` say whether those rights hold
+    delivered with; what has more is reduced on its way, whether ``Right.PROCESS``
+    is granted or not: that limits what is seen. ``process`` and ``report`` say whether those rights hold
     under it.
     """
 

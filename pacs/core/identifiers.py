@@ -3,6 +3,7 @@
 Source of the UID rules: PS3.5 Section 9.1. Object ids are RFC 9562 version 7.
 """
 
+import hashlib
 import os
 import re
 import time
@@ -57,6 +58,19 @@ def new_object_id(now_ms: int | None = None) -> ObjectId:
     value |= 0x7 << 76 | (rest_ns * 4096 // 1_000_000) << 64
     value |= 0b10 << 62 | int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
     return ObjectId(str(uuid.UUID(int=value)))
+
+
+def derived_uid(*facts: str) -> str:
+    """Make the UID that these facts have, every time the same and no others' (PS3.5 Section B.2).
+
+    Source: RFC 9562 Section 5.8, a UUID whose bits are those of a hash.
+
+    >>> derived_uid("1.2.3", "a") == derived_uid("1.2.3", "a") != derived_uid("1.2.3a", "")
+    True
+    """
+    hashed = hashlib.sha256("\0".join(facts).encode()).digest()
+    value = int.from_bytes(hashed[:16]) & ~(0xF << 76 | 0b11 << 62)
+    return f"2.25.{value | 0x8 << 76 | 0b10 << 62}"
 
 
 def object_id_time_ms(object_id: ObjectId) -> int:

@@ -22,6 +22,7 @@ from pacs.core.identifiers import (
 )
 from pacs.core.records import (
     Arrival,
+    Bounded,
     Held,
     IncomingMeta,
     Instance,
@@ -296,10 +297,10 @@ class RetrieveIndex(Protocol):
 
     def select_within(
         self, selection: Selection, visibility: Visibility, limit: int, max_matrix: int
-    ) -> tuple[Sequence[tuple[int, SOPClassUID, TransferSyntaxUID]], Sequence[SOPInstanceUID]]:
-        """As ``select``, and apart from them what has more Rows or Columns than ``max_matrix``.
+    ) -> Bounded:
+        """As ``select``, and which of them have more Rows or Columns than ``max_matrix``.
 
-        Both together are at most ``limit`` + 1. What has neither is no image and within any bound.
+        What has neither is no image and within any bound. At most ``limit`` + 1 in all.
         """
         ...
 

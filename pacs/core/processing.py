@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
@@ -50,13 +51,19 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessingRequest:
-    """One piece of work: an operation with its parameters on sources, results into a series."""
+    """One piece of work: an operation with its parameters on sources, results into a series.
+
+    The same request with the same ``uid_root`` (any text) and ``made`` (when, ``None`` is now)
+    gives the same bytes; without a ``uid_root`` every result has a new UID.
+    """
 
     operation: str
     parameters: Mapping[str, str]
     sources: Sequence[StoredImage]
     series_instance_uid: str
     series_description: str = ""
+    made: datetime | None = None
+    uid_root: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Facts that travel between rooms: frozen, named, free of any library."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -240,6 +240,28 @@ class Held:
     def digest_at_rest(self) -> Digest:
         """Digest of the Data Set that lies in the file."""
         return self.digest if self.form is None else self.form.digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denser:
+    """An image above a bound of pixel density: its kept file, and the greater of Rows and Columns."""
+
+    object_id: ObjectId
+    side_px: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounded:
+    """What a retrieve delivers under a bound of pixel density, in order.
+
+    ``chosen`` are row, class and stored syntax of each; ``denser`` says by row which of them are
+    above the bound. ``unmeasured`` have Rows or Columns that are no plain number, and are
+    in neither.
+    """
+
+    chosen: Sequence[tuple[int, SOPClassUID, TransferSyntaxUID]]
+    denser: Mapping[int, Denser]
+    unmeasured: Sequence[SOPInstanceUID]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
+from pacs.core.identifiers import derived_uid
 from pacs.core.implementation import IMPLEMENTATION_VERSION_NAME
 from processing.datasets.derived_tables import (
     CAPTURED,
@@ -68,6 +69,13 @@ class Label:
     series_instance_uid: str
     series_description: str
     made: datetime
+    uid_root: str = ""
+
+    def uid_of(self, result: int) -> str:
+        """Give the UID of a result, counted from 0: a new one, unless all follow from a root."""
+        if not self.uid_root:
+            return str(generate_uid(prefix=None))
+        return derived_uid(self.uid_root, str(result))
 
     @property
     def derivation(self) -> str:
@@ -100,8 +108,7 @@ def without_window(derived: Dataset) -> None:
 def labelled(
     derived: Dataset, head: Dataset, label: Label, references: Sequence[Reference], number: int
 ) -> None:
-    """Say who made the result, when, how and of what; give it UIDs of its own."""
-    derived.SOPInstanceUID = str(generate_uid(prefix=None))
+    """Say who made the result, when, how and of what; it is in a series of its own."""
     derived.SeriesInstanceUID = label.series_instance_uid
     derived.SeriesDescription = label.series_description or _description(head, label)
     derived.SeriesNumber = _series_number(head)

@@ -83,7 +83,7 @@ class SandboxedProcessor:
         asked = {
             **asdict(request),
             "sources": [(one.path, one.offset, one.transfer_syntax_uid) for one in request.sources],
-            "made": datetime.now(UTC).isoformat(),
+            "made": (request.made or datetime.now(UTC)).isoformat(),
             "folder": folder,
             "max_bytes": self._max_bytes,
             "threads": os.cpu_count() or 1,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import pydicom.config
@@ -50,6 +50,7 @@ class Request(TypedDict):
     series_instance_uid: str
     series_description: str
     made: str
+    uid_root: NotRequired[str]
     sources: list[Stored]
     folder: str
     max_bytes: int
@@ -74,6 +75,7 @@ def _processed(request: Request) -> list[tuple[str, str, str]]:
         series_instance_uid=request["series_instance_uid"],
         series_description=request["series_description"],
         made=datetime.fromisoformat(request["made"]),
+        uid_root=request.get("uid_root", ""),
     )
     results = Results(label=label, folder=Path(request["folder"]))
     place = Place(folder=request["folder"], max_bytes=request["max_bytes"])

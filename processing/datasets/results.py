@@ -142,6 +142,7 @@ class Results:
     ) -> None:
         if len(self.made) >= MAX_RESULTS:
             raise NotProcessable(f"there would be more than {MAX_RESULTS} results")
+        derived.SOPInstanceUID = self.label.uid_of(len(self.made))
         data_set.labelled(derived, origin.head, self.label, origin.references, origin.number)
         data_set.warned(derived, origin.heads)
         framed = "SharedFunctionalGroupsSequence" in derived

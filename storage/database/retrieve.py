@@ -1,5 +1,6 @@
 """Which instances a retrieve delivers. Visibility and deletions are part of the query."""
 
+import re
 from collections.abc import Sequence
 
 from pacs.core.caller import Visibility
@@ -14,7 +15,7 @@ from pacs.core.identifiers import (
     StudyInstanceUID,
     TransferSyntaxUID,
 )
-from pacs.core.records import Held, Instance, Place, Selection
+from pacs.core.records import Bounded, Denser, Held, Instance, Place, Selection
 from storage.database.connection import Database
 from storage.database.visibility import Sight
 
@@ -42,6 +43,8 @@ _DENSER = " OR ".join(  # digits are compared as such: what is no single number 
     f'AND i."{one}" > ?)'
     for one in ("rows", "columns")
 )
+
+_PLAIN = re.compile("[1-9][0-9]{0,8}")
 
 Chosen = tuple[int, SOPClassUID, TransferSyntaxUID]
 
@@ -75,25 +78,30 @@ class DatabaseRetrieveIndex:
 
     def select_within(
         self, selection: Selection, visibility: Visibility, limit: int, max_matrix: int
-    ) -> tuple[Sequence[Chosen], Sequence[SOPInstanceUID]]:
-        """As ``select``, and apart from them what has more Rows or Columns than ``max_matrix``."""
+    ) -> Bounded:
+        """As ``select``, and which of them have more Rows or Columns than ``max_matrix``."""
         where, params = self._where(selection, visibility)
         text = str(max_matrix)
         bound = [len(text), len(text), text]
         rows = self._database.execute(
             "SELECT i.id, i.sop_class_uid, i.transfer_syntax_uid, "
-            f"CASE WHEN {_DENSER} THEN i.sop_instance_uid END {_FROM}{where} "
+            f"CASE WHEN {_DENSER} THEN 1 ELSE 0 END, "
+            f'i.object_id, i.sop_instance_uid, i."rows", i."columns" {_FROM}{where} '
             "ORDER BY s.id, e.id, i.object_id LIMIT ?",
             [*bound, *bound, *params, limit + 1],
         )
         chosen: list[Chosen] = []
-        denser: list[SOPInstanceUID] = []
-        for row, sop_class, syntax, too_dense in rows:
-            if too_dense is None:
-                chosen.append((int(row), SOPClassUID(sop_class), TransferSyntaxUID(syntax)))
-            else:
-                denser.append(SOPInstanceUID(too_dense))
-        return chosen, denser
+        denser: dict[int, Denser] = {}
+        unmeasured: list[SOPInstanceUID] = []
+        for row, sop_class, syntax, is_denser, object_id, sop, *sides in rows:
+            if is_denser:
+                side_px = _greater(*sides)
+                if side_px <= max_matrix:
+                    unmeasured.append(SOPInstanceUID(sop))
+                    continue
+                denser[int(row)] = Denser(object_id=ObjectId(str(object_id)), side_px=side_px)
+            chosen.append((int(row), SOPClassUID(sop_class), TransferSyntaxUID(syntax)))
+        return Bounded(chosen=chosen, denser=denser, unmeasured=unmeasured)
 
     def fetch(self, rows: Sequence[int]) -> Sequence[Held]:
         """Read those rows in that order; one that has been deleted meanwhile is left out."""
@@ -190,6 +198,13 @@ def as_held(row: Sequence[object]) -> Held:
         ),
         form=_form(row[11:14]),
     )
+
+
+def _greater(*sides: object) -> int:
+    """Give the greater of Rows and Columns; 0 where one of them is no plain number."""
+    texts = [str(one) for one in sides if one]
+    plain = all(map(_PLAIN.fullmatch, texts))
+    return max(map(int, texts)) if plain else 0
 
 
 def _form(row: Sequence[object]) -> Form | None:

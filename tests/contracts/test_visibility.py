@@ -290,11 +290,19 @@ def test_retrieve_selects_what_a_plain_filter_leaves(
                 owners.setdefault(of, set()).add(one.registrant)
             mixed = any(len(some) > 1 for some in owners.values())
             assert index.is_ambiguous(selection, visibility) is mixed
-            chosen, denser = index.select_within(selection, visibility, 1_000, MATRIX)
-            large = [one for one in left if one.rows in ("257", "1024", "512\\512")]
-            assert sorted(denser) == sorted(one.sop for one in large)
-            small = [one for one in left if one not in large]
-            assert named(chosen) == sorted((one.registrant, one.series, one.sop) for one in small)
+            bounded = index.select_within(selection, visibility, 1_000, MATRIX)
+            odd = [one for one in left if one.rows == "512\\512"]
+            assert sorted(bounded.unmeasured) == sorted(one.sop for one in odd)
+            plain = [one for one in left if one not in odd]
+            assert named(bounded.chosen) == sorted(
+                (one.registrant, one.series, one.sop) for one in plain
+            )
+            large = [one for one in plain if one.rows in ("257", "1024")]
+            denser = [one for one in bounded.chosen if one[0] in bounded.denser]
+            assert named(denser) == sorted((one.registrant, one.series, one.sop) for one in large)
+            assert {one.side_px for one in bounded.denser.values()} == {
+                int(one.rows) for one in large
+            }
 
 
 def test_thousands_of_single_studies_are_one_parameter(database: Database) -> None:

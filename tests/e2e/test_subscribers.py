@@ -109,15 +109,16 @@ def refusal(archive: Archive, calling: str, purpose: str) -> int:
         return int(answer.Status)
 
 
-def fetched(archive: Archive, calling: str, purpose: str) -> tuple[int, int]:
-    """How many images of the first study come under a purpose, and how many fail."""
+def fetched(archive: Archive, calling: str, purpose: str) -> tuple[list[bool], int]:
+    """Of the images of the first study that come under a purpose, which are derived; and how many fail."""
     key = asked("", purpose)
     del key.PatientID, key.StudyDescription
     key.StudyInstanceUID = f"{ROOT}.0.1"
     contexts = [(CT_IMAGE, EXPLICIT_LITTLE)]
-    responses, _ = get(archive.port, STUDY_ROOT, key, contexts, ae_title=calling)
+    responses, came = get(archive.port, STUDY_ROOT, key, contexts, ae_title=calling)
     last = responses[-1][0]
-    return last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations
+    assert last.NumberOfCompletedSuboperations == len(came)
+    return [b"DERIVED" in one.data_set for one in came], last.NumberOfFailedSuboperations
 
 
 def moved(archive: Archive, calling: str, destination: str) -> int:
@@ -229,9 +230,9 @@ def test_a_stated_purpose_opens_what_is_agreed_under_it_and_bounds_it(archive: A
     assert seen(archive, "SCHOOL") == []
     assert seen(archive, "SCHOOL", purpose="teaching") == ["north"]
     assert refusal(archive, "SCHOOL", "curiosity") == 0x0124
-    assert fetched(archive, "SCHOOL", "teaching") == (1, 0)
+    assert fetched(archive, "SCHOOL", "teaching") == ([False], 0)
     archive.pacs(*teaching, "--modality", "CT", "--max-matrix", "1")
-    until(lambda: fetched(archive, "SCHOOL", "teaching") == (0, 1))
+    until(lambda: fetched(archive, "SCHOOL", "teaching") == ([True], 0))
     archive.pacs(*teaching, "--modality", "MR")
     until(lambda: seen(archive, "SCHOOL", purpose="teaching") == [])
 

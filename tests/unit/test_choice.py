@@ -17,7 +17,7 @@ AS_STORED, COMPRESSED, UNCOMPRESSED = (
     PeerEncoding.COMPRESSED,
     PeerEncoding.UNCOMPRESSED,
 )
-CT, SR = SOPClassUID("1.2.840.10008.5.1.4.1.1.2"), SOPClassUID("1.2.840.10008.5.1.4.1.1.88.11")
+CT, SR, CAPTURE = (SOPClassUID(f"1.2.840.10008.5.1.4.1.1.{end}") for end in ("2", "88.11", "7"))
 EXPLICIT, IMPLICIT, BIG, DEFLATED, J50, J57, J70, J80, J90, HT, RLE = (
     TransferSyntaxUID(f"1.2.840.10008.1.2{end}")
     for end in (
@@ -147,6 +147,28 @@ def test_only_what_can_be_compressed_is_offered_compressed() -> None:
     assert offered([(1, CT, EXPLICIT)], AS_STORED) == [[EXPLICIT, IMPLICIT]]
     assert offered([(1, CT, EXPLICIT)], COMPRESSED) == [
         [EXPLICIT, IMPLICIT, J80, J90, HT, J70, J57, RLE]
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 62, 63, 200])
+@pytest.mark.parametrize("encoding", [AS_STORED, COMPRESSED])
+def test_what_an_image_may_become_is_offered_on_every_association(
+    count: int, encoding: PeerEncoding
+) -> None:
+    groups = associations_for(classes(count), choice(encoding).wanted, (CAPTURE,))
+    assert len(groups) == -(-count // 63), "126 contexts of them, and two besides"
+    for group in groups:
+        assert len(set(group.offers)) == len(group.offers) <= 128
+        assert {(CAPTURE, (EXPLICIT,)), (CAPTURE, (IMPLICIT,))} <= set(group.offers)
+    packed = (CAPTURE, (J80,)) in groups[0].offers
+    assert packed == (encoding is COMPRESSED and count < 63), "where there is room"
+
+
+def test_what_is_held_beside_what_an_image_may_become_is_offered_once() -> None:
+    (group,) = associations_for([(1, CAPTURE, J50), (2, CT, J70)], besides=(CAPTURE,))
+    assert group.offers == [
+        *((CAPTURE, (one,)) for one in (EXPLICIT, IMPLICIT, J50)),
+        *((CT, (one,)) for one in (J70, EXPLICIT, IMPLICIT)),
     ]
 
 

@@ -164,6 +164,7 @@ def shipping_of(archive: Archive, destination: Destination) -> Shipping:
         sender=destination,
         transcoder=None,  # type: ignore[arg-type]
         settings=RetrieveSettings(),
+        processor=None,  # type: ignore[arg-type]
     )
 
 

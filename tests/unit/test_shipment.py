@@ -13,7 +13,7 @@ from config.settings import Retrieve
 from pacs.core.errors import CoercionFailed, InstanceNotFound, PeerUnreachable, TranscodingFailed
 from pacs.core.identifiers import AETitle, SOPClassUID, TransferSyntaxUID
 from pacs.core.records import Held, Originator, Payload, Peer, PeerEncoding, Place, SendOutcome
-from pacs.services.delivery.shipment import Fate, Prepare, Shipment, Shipped, Shipping
+from pacs.services.delivery.shipment import Fate, Preparation, Prepare, Shipment, Shipped, Shipping
 from tests.association_fakes import until
 from tests.unit.test_choice import CT, EXPLICIT, IMPLICIT, J70, J80
 from tests.unit.test_move_crew import held
@@ -172,6 +172,7 @@ class Yard:
             sender=self.peers,
             transcoder=self.transcoder,
             settings=Retrieve(**{"convert_ahead": 4, **settings}),
+            processor=None,  # type: ignore[arg-type]
         )
 
     def shipment(
@@ -184,7 +185,8 @@ class Yard:
             ae_title=AETitle("D"), host="", port=1, associations=associations, encoding=encoding
         )
         chosen = [(row, CT, self.store.syntax) for row in range(self.store.total)]
-        return self.shipping.shipment(peer, chosen, prepare=prepare)
+        preparation = None if prepare is None else Preparation(make=prepare)
+        return self.shipping.shipment(peer, chosen, preparation=preparation)
 
     def clean(self) -> bool:
         return until(

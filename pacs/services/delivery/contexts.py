@@ -20,10 +20,18 @@ Wanted = Callable[[SOPClassUID, Collection[TransferSyntaxUID]], Sequence[Transfe
 class Group:
     """What one association carries: presentation contexts and the rows that need them."""
 
-    def __init__(self) -> None:
+    def __init__(self, besides: Sequence[SOPClassUID] = ()) -> None:
         self.offers: list[tuple[SOPClassUID, tuple[TransferSyntaxUID, ...]]] = []
         self.stored: dict[SOPClassUID, list[TransferSyntaxUID]] = {}
         self.rows: list[int] = []
+        for sop_class in besides:
+            self.need(sop_class, (EXPLICIT_LITTLE,))
+
+    def need(self, sop_class: SOPClassUID, syntaxes: Sequence[TransferSyntaxUID]) -> None:
+        """Offer a class in those syntaxes and in those that every device knows."""
+        needed = [(sop_class, (one,)) for one in dict.fromkeys((*syntaxes, *FALLBACKS))]
+        self.offers += [one for one in needed if one not in self.offers]
+        self.stored.setdefault(sop_class, []).extend(syntaxes)
 
 
 def nothing_besides(*_: object) -> Sequence[TransferSyntaxUID]:
@@ -31,14 +39,19 @@ def nothing_besides(*_: object) -> Sequence[TransferSyntaxUID]:
     return ()
 
 
-def associations_for(chosen: Sequence[Chosen], wanted: Wanted = nothing_besides) -> list[Group]:
+def associations_for(
+    chosen: Sequence[Chosen],
+    wanted: Wanted = nothing_besides,
+    besides: Sequence[SOPClassUID] = (),
+) -> list[Group]:
     """Spread a selection over associations of at most 128 presentation contexts each.
 
     Each SOP Class gets one context per stored syntax, and explicit and
     implicit little endian ones of their own, so that whichever the receiver
-    takes is known exactly. Those ``wanted`` besides never cost a further
-    association: they get the room that is left, the best for every class
-    before the second best for any.
+    takes is known exactly. The classes ``besides`` are what some of it may be
+    once it was changed: every association has them, uncompressed. The syntaxes
+    ``wanted`` never cost a further association: they get the room that is left,
+    the best for every class before the second best for any.
     """
     by_class: dict[SOPClassUID, dict[TransferSyntaxUID, None]] = {}
     for _, sop_class, syntax in chosen:
@@ -47,14 +60,13 @@ def associations_for(chosen: Sequence[Chosen], wanted: Wanted = nothing_besides)
     group_of: dict[tuple[SOPClassUID, TransferSyntaxUID], Group] = {}
     for sop_class, stored in by_class.items():
         syntaxes = list(stored)
-        step = _CONTEXTS - len(FALLBACKS)
+        step = _CONTEXTS - len(FALLBACKS) * (1 + len(besides))
         for start in range(0, len(syntaxes), step):
             some = syntaxes[start : start + step]
-            needed = list(dict.fromkeys((*some, *FALLBACKS)))
+            needed = {*some, *FALLBACKS}
             if not groups or len(groups[-1].offers) + len(needed) > _CONTEXTS:
-                groups.append(Group())
-            groups[-1].offers += [(sop_class, (one,)) for one in needed]
-            groups[-1].stored.setdefault(sop_class, []).extend(some)
+                groups.append(Group(besides))
+            groups[-1].need(sop_class, some)
             group_of.update({(sop_class, one): groups[-1] for one in some})
     for row, sop_class, syntax in chosen:
         group_of[sop_class, syntax].rows.append(row)

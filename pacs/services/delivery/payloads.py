@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pacs.core.errors import TranscodingFailed
-from pacs.core.identifiers import TransferSyntaxUID
+from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
 from pacs.core.ports import InstanceStore
 from pacs.core.records import Held, Payload
 from pacs.core.sending_ports import Transcoder
@@ -21,7 +21,8 @@ from pacs.services.delivery.received import payload_as_received
 Prepare = Callable[[Held, Payload], AbstractContextManager[Payload]]
 """Changes a copy before it is sent; the copy lives as long as the block, which another thread may leave."""
 
-Accepted = tuple[TransferSyntaxUID, ...]
+Accepts = Callable[[SOPClassUID], tuple[TransferSyntaxUID, ...]]
+"""The transfer syntaxes that the receiver takes for a class; asked by any thread."""
 _GROWTH = 4
 """How much larger than its stored form a decompressed instance is taken to be until it is there."""
 
@@ -30,6 +31,15 @@ def length_of(payload: Payload) -> int:
     """Tell how many bytes of Data Set travel, while the payload is there."""
     whole = payload.size_bytes
     return (Path(payload.path).stat().st_size if whole is None else whole) - payload.offset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """A change of what is sent: how, of which of it, and of which further classes it may be then."""
+
+    make: Prepare
+    applies: Callable[[Held], bool] = lambda _: True
+    sop_classes: tuple[SOPClassUID, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,45 +53,51 @@ class Payloads:
     transcoder: Transcoder
     choice: Choice
     ahead: Ahead
-    prepare: Prepare | None = None
+    preparation: Preparation | None = None
     most_ahead: int = 1
 
-    def at_once(self, held: Held, accepted: Accepted) -> Payload | None:
+    def at_once(self, held: Held, accepts: Accepts) -> Payload | None:
         """Give the stored bytes, where they are what is to be sent."""
-        source = held.transfer_syntax_uid
-        forms = self.choice.forms(held.sop_class_uid, source, accepted)
-        if self.prepare is not None or not forms or forms[0] != source:
+        if self._prepare(held) is not None:
             return None
-        return self._as_it_lies(held)
+        source = held.transfer_syntax_uid
+        forms = self.choice.forms(held.sop_class_uid, source, accepts(held.sop_class_uid))
+        return self._as_it_lies(held) if forms and forms[0] == source else None
 
-    def begin(self, held: Held, accepted: Accepted) -> Making | None:
+    def begin(self, held: Held, accepts: Accepts) -> Making | None:
         """Have it made by another thread; ``None`` where there is no room for it now."""
         size_bytes = held.place.size_bytes
         expected_bytes = size_bytes * (1 if held.transfer_syntax_uid in NATIVE else _GROWTH)
-        if self.prepare is not None:
+        if self._prepare(held) is not None:
             expected_bytes += size_bytes
-        return self.ahead.begin(lambda: self.made(held, accepted), expected_bytes)
+        return self.ahead.begin(lambda: self.made(held, accepts), expected_bytes)
 
     @contextmanager
-    def made(self, held: Held, accepted: Accepted) -> Iterator[Payload]:
+    def made(self, held: Held, accepts: Accepts) -> Iterator[Payload]:
         """Yield it in a syntax the receiver takes.
 
-        Raises ``TranscodingFailed``, ``InstanceNotFound`` and what ``prepare`` raises.
+        Raises ``TranscodingFailed``, ``InstanceNotFound`` and what its preparation raises.
         """
         with self.store.open(held.place):
             pass  # a missing file is InstanceNotFound here, not a codec's failure
         with ExitStack() as stack:
             payload = self._as_it_lies(held)
-            if self.prepare is not None:
-                payload = stack.enter_context(self.prepare(held, payload))
-                yield self._formed(payload, accepted, stack)
+            prepare = self._prepare(held)
+            if prepare is not None:
+                payload = stack.enter_context(prepare(held, payload))
+                yield self._formed(payload, accepts, stack)
             else:
-                yield self._as_received(held, accepted, stack) or self._formed(
-                    payload, accepted, stack
+                yield self._as_received(held, accepts, stack) or self._formed(
+                    payload, accepts, stack
                 )
 
-    def _as_received(self, held: Held, accepted: Accepted, stack: ExitStack) -> Payload | None:
+    def _prepare(self, held: Held) -> Prepare | None:
+        change = self.preparation
+        return change.make if change is not None and change.applies(held) else None
+
+    def _as_received(self, held: Held, accepts: Accepts, stack: ExitStack) -> Payload | None:
         """Give what is held in another form bit for bit as it came, where the receiver gets that syntax."""
+        accepted = accepts(held.sop_class_uid)
         forms = self.choice.forms(held.sop_class_uid, held.transfer_syntax_uid, accepted)
         if (
             held.form is None
@@ -102,9 +118,10 @@ class Payloads:
             size_bytes=held.place.size_bytes,
         )
 
-    def _formed(self, payload: Payload, accepted: Accepted, stack: ExitStack) -> Payload:
+    def _formed(self, payload: Payload, accepts: Accepts, stack: ExitStack) -> Payload:
         """Give it in the first form that can be made; what was made lives as long as the stack."""
         source, sop_class = payload.transfer_syntax_uid, payload.sop_class_uid
+        accepted = accepts(sop_class)
         failure = TranscodingFailed(f"no accepted syntax can be made of {source}")
         for target in self.choice.forms(sop_class, source, accepted):
             if target == source:

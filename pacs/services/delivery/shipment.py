@@ -3,7 +3,7 @@
 Owns how the instances are spread over associations and when there is none any
 more. Refuses to choose the instances, to count them and to try again.
 
-    shipment = shipping.shipment(peer, chosen, originator=None, prepare=changed, associations=2)
+    shipment = shipping.shipment(peer, chosen, originator=None, preparation=some, associations=2)
     with closing(shipment.sent(stopped)) as outcomes:
         for one in outcomes:  # a Shipped, or None now and then while nothing happens
             ...
@@ -14,13 +14,13 @@ more. Refuses to choose the instances, to count them and to try again.
 ``RecordsFailed``.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from config.settings import Retrieve as RetrieveSettings
 from pacs.core.errors import PeerUnreachable
-from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
+from pacs.core.identifiers import ObjectId, SOPClassUID, TransferSyntaxUID
 from pacs.core.ports import InstanceStore, RetrieveIndex
 from pacs.core.records import Held, Originator, Peer, PeerEncoding
 from pacs.core.sending_ports import Delivery, Sender, Transcoder
@@ -29,11 +29,12 @@ from pacs.services.delivery.choice import Choice
 from pacs.services.delivery.contexts import FALLBACKS, Chosen, Group, associations_for
 from pacs.services.delivery.crew import Crew, Opening
 from pacs.services.delivery.fate import Fate, Shipped
-from pacs.services.delivery.payloads import Payloads, Prepare
+from pacs.services.delivery.payloads import Payloads, Preparation, Prepare
+from pacs.services.delivery.reduced import GetProcessor, Reduction
 from pacs.services.delivery.waiting import Pages, Waiting
 from pacs.services.delivery.way import Way
 
-__all__ = ["Fate", "Pages", "Prepare", "Shipment", "Shipped", "Shipping"]
+__all__ = ["Fate", "Pages", "Preparation", "Prepare", "Shipment", "Shipped", "Shipping"]
 
 _WORTH_AN_ASSOCIATION = 4
 """So many instances justify one more association to the same peer."""
@@ -114,12 +115,14 @@ class Shipping:
         sender: Sender,
         transcoder: Transcoder,
         settings: RetrieveSettings,
+        processor: GetProcessor,
     ) -> None:
         self._index = index
         self._store = store
         self._sender = sender
         self._transcoder = transcoder
         self._settings = settings
+        self._processor = processor
         self._ahead = Ahead(settings)
 
     def close(self) -> None:
@@ -132,15 +135,15 @@ class Shipping:
         chosen: Sequence[Chosen],
         *,
         originator: Originator | None = None,
-        prepare: Prepare | None = None,
+        preparation: Preparation | None = None,
         associations: int | None = None,
         pages: Pages | None = None,
     ) -> Shipment:
         """Make ready to send the chosen rows to ``peer``; nothing is opened before ``sent``.
 
-        ``prepare`` gets each instance and its stored bytes and yields what is
-        sent instead, in any syntax: a changed file that lives as long as the
-        block. It runs ahead of the sending, in several threads; a
+        A ``preparation`` gets each instance that it applies to and its stored bytes
+        and yields what is sent instead, in any syntax: a changed file that lives as
+        long as the block. It runs ahead of the sending, in several threads; a
         ``PacsError`` or ``OSError`` of its makes that instance ``Fate.UNSENT``.
         ``associations`` are those of the peer unless given. ``pages`` says how
         far ahead rows are read, and who is told of them before they are begun.
@@ -151,7 +154,7 @@ class Shipping:
         def load(group: Group) -> _Load:
             waiting = Waiting(self._index, group.rows, pages)
             count = max(1, min(most, len(group.rows) // _WORTH_AN_ASSOCIATION))
-            payloads = self._payloads(choice, prepare, associations=count)
+            payloads = self._payloads(choice, preparation, associations=count)
 
             @contextmanager
             def opening() -> Iterator[Way]:
@@ -160,12 +163,24 @@ class Shipping:
 
             return _Load(waiting=waiting, opening=opening, associations=count)
 
-        return Shipment([load(group) for group in associations_for(chosen, choice.wanted)])
+        besides = () if preparation is None else preparation.sop_classes
+        groups = associations_for(chosen, choice.wanted, besides)
+        return Shipment([load(group) for group in groups])
 
-    def way(self, delivery: Delivery, waiting: Waiting, encoding: PeerEncoding) -> Way:
+    def way(
+        self,
+        delivery: Delivery,
+        waiting: Waiting,
+        encoding: PeerEncoding,
+        preparation: Preparation | None = None,
+    ) -> Way:
         """Send on an association that is open (C-GET): of what was accepted there, what fits best."""
         choice = Choice(encoding, self._transcoder, self._settings)
-        return Way(waiting, delivery, self._payloads(choice, None, associations=1), None)
+        return Way(waiting, delivery, self._payloads(choice, preparation, associations=1), None)
+
+    def reduction(self, max_matrix: int, sides_px: Mapping[ObjectId, int]) -> Reduction:
+        """Begin to reduce what is above a bound of pixel density, for one retrieve."""
+        return Reduction(self._processor, max_matrix, sides_px)
 
     def preferred(
         self, encoding: PeerEncoding, sop_class: SOPClassUID
@@ -178,12 +193,14 @@ class Shipping:
         """What is chosen, to be taken in order."""
         return Waiting(self._index, [row for row, _, _ in chosen])
 
-    def _payloads(self, choice: Choice, prepare: Prepare | None, *, associations: int) -> Payloads:
+    def _payloads(
+        self, choice: Choice, preparation: Preparation | None, *, associations: int
+    ) -> Payloads:
         return Payloads(
             store=self._store,
             transcoder=self._transcoder,
             choice=choice,
             ahead=self._ahead,
-            prepare=prepare,
+            preparation=preparation,
             most_ahead=max(1, self._ahead.most // associations),
         )

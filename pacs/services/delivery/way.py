@@ -88,8 +88,7 @@ class Way:
         self._take_more()
         if one.making is not None:
             return self._send(one.held, one.making.result())
-        accepted = self._delivery.accepted(one.held.sop_class_uid)
-        with self._payloads.made(one.held, accepted) as made:
+        with self._payloads.made(one.held, self._delivery.accepted) as made:
             return self._send(one.held, made)
 
     def _send(self, held: Held, payload: Payload) -> Shipped:
@@ -136,9 +135,9 @@ class Way:
             return False
         if held is None:
             return False
-        accepted = self._delivery.accepted(held.sop_class_uid)
-        payload = self._payloads.at_once(held, accepted)
-        making = None if payload is not None else self._payloads.begin(held, accepted)
+        accepts = self._delivery.accepted
+        payload = self._payloads.at_once(held, accepts)
+        making = None if payload is not None else self._payloads.begin(held, accepts)
         self._makings += making is not None
         self._next.append(_Next(held=held, payload=payload, making=making))
         return True

@@ -17,7 +17,7 @@ from pacs.core.job_ports import JobContext
 from pacs.core.records import Held, Payload, Peer
 from pacs.core.routing import Commitment, Route
 from pacs.core.sent import Run, SentRow, SentState
-from pacs.services.delivery.shipment import Pages, Prepare
+from pacs.services.delivery.shipment import Pages, Preparation
 from pacs.services.forward import promise, verdict
 from pacs.services.forward.desk import Desk
 from pacs.services.forward.survey import Survey, doubt, survey, tallied
@@ -96,7 +96,7 @@ class Errand:
         shipment = self._desk.shipping.shipment(
             self._peer,
             found.missing,
-            prepare=self._prepare(),
+            preparation=self._preparation(),
             associations=1 if in_order else None,
             pages=Pages(rows=window, untold=window, before=trip.before),
         )
@@ -124,7 +124,7 @@ class Errand:
         self._slice_ends_s = time.monotonic() + _ASK_AGAIN_S
         return self._desk.others_due(f"forward:{self._work.destination}")
 
-    def _prepare(self) -> Prepare | None:
+    def _preparation(self) -> Preparation | None:
         route, coercer = self._route, self._desk.coercer
         if route is None or not route.coercions:
             return None
@@ -138,7 +138,7 @@ class Errand:
             with made as path:
                 yield replace(payload, path=path, offset=0, size_bytes=None)
 
-        return changed
+        return Preparation(make=changed)
 
     # --- ending ----------------------------------------------------------------------
 

@@ -17,14 +17,14 @@ from pacs.core.errors import (
     PeerUnreachable,
     TooManyMatches,
 )
-from pacs.core.identifiers import AETitle, SOPClassUID, SOPInstanceUID, new_object_id
+from pacs.core.identifiers import AETitle, SOPClassUID
 from pacs.core.ports import AuditTrail, Records, RetrieveIndex, Snapshots
 from pacs.core.records import Originator, Peer, PeerEncoding, Progress, Selection
 from pacs.core.sending_ports import Delivery
-from pacs.core.usage import Delivered, asked_by
-from pacs.services.delivery.contexts import Chosen
+from pacs.services.delivery.contexts import EXPLICIT_LITTLE
 from pacs.services.delivery.shipment import Shipment, Shipping
-from pacs.services.retrieve.tally import Tally
+from pacs.services.retrieve.account import usage_of
+from pacs.services.retrieve.tally import Order, Tally
 
 LOGGER = logging.getLogger("pacs.retrieve")
 
@@ -70,10 +70,12 @@ class Retrieve:
         ``cancelled`` is asked between the yields, by the same thread.
         """
         peer = self._destination(caller, destination)
-        chosen, withheld = self._select(caller, selection)
-        tally = Tally(len(chosen), withheld)
-        shipment = self._shipping.shipment(peer, chosen, originator=originator)
-        with self._usage_of(caller, tally, destination):
+        order = self._order(caller, selection)
+        tally = Tally(order)
+        shipment = self._shipping.shipment(
+            peer, order.chosen, originator=originator, preparation=order.preparation
+        )
+        with self._account_of(caller, tally, destination):
             yield tally.progress()
             tally.withhold()
             yield from self._follow(shipment, tally, cancelled)
@@ -105,14 +107,16 @@ class Retrieve:
 
         Raises ``PeerUnreachable`` when that association ends.
         """
-        chosen, withheld = self._select(caller, selection)
-        tally = Tally(len(chosen), withheld)
-        waiting = self._shipping.waiting(chosen)
-        encoding = self._encoding_of(caller)
-        with self._usage_of(caller, tally, caller.ae_title):
+        order = self._order(caller, selection)
+        tally = Tally(order)
+        waiting = self._shipping.waiting(order.chosen)
+        sending = self._shipping.way(
+            delivery, waiting, self._encoding_of(caller), order.preparation
+        )
+        with self._account_of(caller, tally, caller.ae_title):
             yield tally.progress()
             tally.withhold()
-            with closing(self._shipping.way(delivery, waiting, encoding)) as way:
+            with closing(sending) as way:
                 while (sent := way.send_next()) is not None:
                     tally.count(sent)
                     tally.vanished(waiting.vanished())
@@ -154,10 +158,8 @@ class Retrieve:
         self._audit.record("destination-refused", caller, destination=str(destination), cause=cause)
         raise DestinationUnknown(f"{destination}: {cause}")
 
-    def _select(
-        self, caller: Caller, selection: Selection
-    ) -> tuple[Sequence[Chosen], Sequence[SOPInstanceUID]]:
-        """Choose what to deliver, and what is asked for but denser than the caller's purpose allows."""
+    def _order(self, caller: Caller, selection: Selection) -> Order:
+        """Choose what to deliver, and what of it is to be reduced as the caller's purpose says."""
         limit = self._settings.max_instances
         # The same Patient ID or UID of two registrants is two things: never deliver both as one.
         # Who sees only one registrant's need not be asked about.
@@ -168,50 +170,61 @@ class Retrieve:
                 "what is asked for belongs to several registrants",
                 offending_elements=(_ISSUER_TAG,),
             )
-        chosen, withheld = self._within(caller, selection, limit)
-        if len(chosen) + len(withheld) > limit:
+        order = self._bounded(caller, selection, limit)
+        if order.total > limit:
             raise TooManyMatches
-        if withheld:
+        return order
+
+    def _bounded(self, caller: Caller, selection: Selection, limit: int) -> Order:
+        if caller.max_matrix is None:
+            return Order(chosen=self._index.select(selection, caller.visibility, limit))
+        found = self._index.select_within(selection, caller.visibility, limit, caller.max_matrix)
+        if not found.denser:
+            return Order(chosen=found.chosen, withheld=found.unmeasured)
+        sides_px = {one.object_id: one.side_px for one in found.denser.values()}
+        return Order(
+            chosen=[
+                (row, sop_class, EXPLICIT_LITTLE if row in found.denser else syntax)
+                for row, sop_class, syntax in found.chosen
+            ],
+            withheld=found.unmeasured,
+            reduction=self._shipping.reduction(caller.max_matrix, sides_px),
+        )
+
+    @contextmanager
+    def _account_of(self, caller: Caller, tally: Tally, receiver: AETitle) -> Iterator[None]:
+        """Say what was delivered, study by study, however the retrieve ends: once for all of it."""
+        try:
+            yield
+        finally:
+            self._audit_density(caller, tally)
+            facts = list(usage_of(caller, tally, receiver))
+            if facts:
+                with self._records.transaction() as unit:
+                    for fact in facts:
+                        unit.record_usage(fact)
+
+    def _audit_density(self, caller: Caller, tally: Tally) -> None:
+        """Say what a purpose's bound did: how many went reduced, and which did not go at all."""
+        bound = {"purpose": caller.purpose, "max_matrix": caller.max_matrix}
+        if tally.reduced:
+            self._audit.record(
+                "delivery-reduced",
+                caller,
+                **bound,
+                count=tally.reduced,
+                withheld=len(tally.withheld),
+            )
+        if tally.withheld:
             self._audit.record(
                 "delivery-withheld",
                 caller,
                 cause="image above the pixel density of the purpose",
-                purpose=caller.purpose,
-                max_matrix=caller.max_matrix,
-                count=len(withheld),
-                sop_instance_uids=withheld[:_UIDS_IN_AUDIT],
+                **bound,
+                count=len(tally.withheld),
+                reduced=tally.reduced,
+                sop_instance_uids=tuple(tally.withheld[:_UIDS_IN_AUDIT]),
             )
-        return chosen, withheld
-
-    def _within(
-        self, caller: Caller, selection: Selection, limit: int
-    ) -> tuple[Sequence[Chosen], Sequence[SOPInstanceUID]]:
-        if caller.max_matrix is None:
-            return self._index.select(selection, caller.visibility, limit), ()
-        return self._index.select_within(selection, caller.visibility, limit, caller.max_matrix)
-
-    @contextmanager
-    def _usage_of(self, caller: Caller, tally: Tally, receiver: AETitle) -> Iterator[None]:
-        """Note what was delivered, study by study, however the retrieve ends: once for all of it."""
-        delivery = new_object_id()  # Message IDs come again within an association
-        try:
-            yield
-        finally:
-            if tally.taken:
-                with self._records.transaction() as unit:
-                    for study, taken in tally.taken.items():
-                        unit.record_usage(
-                            Delivered(
-                                subscriber=caller.subscriber,
-                                delivery=delivery,
-                                study_instance_uid=study,
-                                receiver=receiver,
-                                asked_by=asked_by(caller),
-                                purpose=caller.purpose,
-                                instances=taken.instances,
-                                sent_bytes=taken.sent_bytes,
-                            )
-                        )
 
 
 def _sees_several(visibility: Visibility) -> bool:

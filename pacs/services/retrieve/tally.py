@@ -8,41 +8,81 @@ from dataclasses import dataclass
 
 from pacs.core.identifiers import SOPInstanceUID, StudyInstanceUID
 from pacs.core.records import Held, Progress, SendOutcome
+from pacs.services.delivery.contexts import Chosen
 from pacs.services.delivery.fate import Shipped
+from pacs.services.delivery.payloads import Preparation
+from pacs.services.delivery.reduced import Reduced, Reduction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What one retrieve delivers: ``chosen``, of which a ``reduction`` makes some smaller; not what is ``withheld``."""
+
+    chosen: Sequence[Chosen]
+    withheld: Sequence[SOPInstanceUID] = ()
+    reduction: Reduction | None = None
+
+    @property
+    def total(self) -> int:
+        """How many sub-operations there are."""
+        return len(self.chosen) + len(self.withheld)
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What delivery does to some of it."""
+        return None if self.reduction is None else self.reduction.preparation
 
 
 @dataclass(slots=True)
 class Taken:
-    """What the receiver took of one study."""
+    """What the receiver took of one study, and what reducing some of it was."""
 
     instances: int = 0
     sent_bytes: int = 0
+    reduced: int = 0
+    reduced_bytes: int = 0
+    reduced_ms: int = 0
 
-    def count(self, one: Shipped) -> None:
+    def count(self, one: Shipped, reduced: Reduced | None) -> None:
         """One more was taken."""
         self.instances += 1
         self.sent_bytes += one.sent_bytes
+        if reduced is not None:
+            self.reduced += 1
+            self.reduced_bytes += reduced.size_bytes
+            self.reduced_ms += reduced.duration_ms
 
 
 class Tally:
     """The counters of one retrieve."""
 
-    def __init__(self, total: int, withheld: Sequence[SOPInstanceUID] = ()) -> None:
-        self.remaining = total + len(withheld)
+    def __init__(self, order: Order) -> None:
+        self.remaining = order.total
         self.completed = 0
         self.failed = 0
         self.warning = 0
         self.taken: dict[StudyInstanceUID, Taken] = {}
-        self._withheld = withheld
+        self.withheld = list(order.withheld)
+        """What is denser than the caller may have, and cannot be reduced."""
+        self._not_begun = order.withheld
+        self._reduction = order.reduction
         self._failed_uids: list[str] = []
+
+    @property
+    def reduced(self) -> int:
+        """How many were taken in a reduced form."""
+        return sum(one.reduced for one in self.taken.values())
 
     def count(self, one: Shipped) -> None:
         """One sub-operation is over."""
+        reduced = None if self._reduction is None else self._reduction.of(one.held)
         if one.outcome is SendOutcome.FAILURE:
+            if Reduction.is_refusal(one.failure):
+                self.withheld.append(one.held.sop_instance_uid)
             self.fail(one.held)
             return
         self.remaining -= 1
-        self.taken.setdefault(one.held.study_instance_uid, Taken()).count(one)
+        self.taken.setdefault(one.held.study_instance_uid, Taken()).count(one, reduced)
         if one.outcome is SendOutcome.WARNING:
             self.warning += 1
         else:
@@ -56,10 +96,10 @@ class Tally:
 
     def withhold(self) -> None:
         """What the caller may not have failed before anything was begun."""
-        self.remaining -= len(self._withheld)
-        self.failed += len(self._withheld)
-        self._failed_uids += self._withheld
-        self._withheld = ()
+        self.remaining -= len(self._not_begun)
+        self.failed += len(self._not_begun)
+        self._failed_uids += self._not_begun
+        self._not_begun = ()
 
     def vanished(self, count: int) -> None:
         """Instances deleted since they were selected: no longer part of the answer."""
