@@ -21,6 +21,7 @@ from processing.datasets.image_pixel import PixelsUndecodable
 from processing.datasets.images import Place, Source, Stored
 from processing.datasets.results import DoesNotFit, Origin, Results
 from processing.datasets.scale import display
+from processing.operations.loading import loaded
 from processing.operations.operation import (
     Colors,
     Image,
@@ -32,7 +33,6 @@ from processing.operations.operation import (
     run_on_set,
 )
 from processing.operations.parameters import read
-from processing.operations.registry import OPERATIONS
 from processing.operations.space import Volume
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -43,12 +43,15 @@ _LUMINANCE = np.array((0.299, 0.587, 0.114))
 
 
 class Request(TypedDict):
-    """What is asked, as it travels."""
+    """What is asked, as it travels. ``operation`` is where it is found, "module:ATTRIBUTE"."""
 
     operation: str
     parameters: dict[str, str]
     series_instance_uid: str
     series_description: str
+    part: int
+    parts: int
+    uid_root: str
     made: str
     sources: list[Stored]
     folder: str
@@ -67,13 +70,14 @@ def process(request: Request) -> Mapping[str, object]:
 
 
 def _processed(request: Request) -> list[tuple[str, str, str]]:
-    operation = OPERATIONS[request["operation"]]
+    operation = loaded(request["operation"])
     label = Label(
         operation=operation,
         parameters=read(operation.parameters, request["parameters"]),
         series_instance_uid=request["series_instance_uid"],
         series_description=request["series_description"],
         made=datetime.fromisoformat(request["made"]),
+        uid_root=request["uid_root"],
     )
     results = Results(label=label, folder=Path(request["folder"]))
     place = Place(folder=request["folder"], max_bytes=request["max_bytes"])
@@ -240,10 +244,12 @@ def _volume(sources: Sequence[Source], results: Results, request: Request) -> No
         read=lambda k: ordered[k].values(),
         scratch=request["folder"],
         threads=request["threads"],
+        part=request["part"],
+        parts=request["parts"],
     )
     origin = _origin_of(ordered, ordered[len(ordered) // 2], 0)
     for projected in results.label.operation.run(volume, results.label.parameters):
-        numbered = replace(origin, number=len(results.made) + 1)
+        numbered = replace(origin, number=projected.number or len(results.made) + 1)
         results.gray(projected.values, numbered, projected)
 
 

@@ -16,11 +16,8 @@ from processing.datasets import derived as data_set
 from processing.datasets import derived_pixels as pixels
 from processing.datasets.derived import MR, Label, Reference
 from processing.datasets.scale import DISPLAY_BITS, Scale, display, encoded, padded, spread_out
-from processing.operations.operation import Meaning, NotProcessable, Values
+from processing.operations.operation import MAX_RESULTS, Meaning, NotProcessable, Values
 from processing.operations.space import Projected
-
-MAX_RESULTS = 4_096
-"""Images that one request may give."""
 
 Samples = npt.NDArray[Any]
 

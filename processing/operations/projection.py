@@ -90,7 +90,7 @@ METHODS: Mapping[str, type[Gathering]] = {"maximum": Maximum, "minimum": Minimum
 
 
 def projected(
-    view: View, depths: Sequence[int], gathering: type[Gathering], threads: int
+    view: View, depths: Sequence[int], gathering: type[Gathering], *, threads: int, number: int = 1
 ) -> Projected:
     """Project some planes of a view, that follow each other, onto the one in their middle."""
     parts = [part for part in np.array_split(np.array(depths), threads) if part.size]
@@ -110,6 +110,7 @@ def projected(
         values=whole.result(),
         grid=first.moved((last.origin_mm - first.origin_mm) / 2),
         thickness_mm=len(depths) * view.step_mm,
+        number=number,
     )
 
 

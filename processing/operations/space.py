@@ -10,16 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from processing.operations.operation import NotProcessable, Values
+from processing.operations.operation import MAX_RESULTS, NotProcessable, Values
 
 Vector = npt.NDArray[np.float64]
 """Three numbers: towards the left, back and head of the patient."""
+
+Item = TypeVar("Item")
 
 _EDGE = 1e-3
 """Voxels beyond the outermost centre that still count as on it: rounding of decimal strings."""
@@ -63,11 +65,15 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projected:
-    """One result made of a volume, where it lies, and how much it stands for."""
+    """One result made of a volume, where it lies, and how much it stands for.
+
+    ``number`` is its place among all results, from 1; 0 where they are given in order and whole.
+    """
 
     values: Values
     grid: Grid
     thickness_mm: float
+    number: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +83,7 @@ class Volume:
     Slice ``k`` lies at ``first`` moved by ``k`` times ``step_mm``, which is the normal
     unless the gantry was tilted. ``read`` gives the values of a slice, from any
     thread; nothing keeps more than a few slices. ``scratch`` is a folder for the rest.
+    Of ``parts`` that share the results out, this is ``part``, counted from 0.
     """
 
     first: Grid
@@ -85,6 +92,18 @@ class Volume:
     read: Callable[[int], Values]
     scratch: str
     threads: int = 1
+    part: int = 0
+    parts: int = 1
+
+    def share(self, wanted: Sequence[Item]) -> list[tuple[int, Item]]:
+        """Give what is computed here of all that is ``wanted``, each with its number from 1.
+
+        A share is what follows each other, so that neighbours are read once. Raises ``NotProcessable``.
+        """
+        if len(wanted) > MAX_RESULTS:
+            raise NotProcessable(f"there would be {len(wanted)} results, more than {MAX_RESULTS}")
+        start, end = (len(wanted) * one // self.parts for one in (self.part, self.part + 1))
+        return [(place + 1, wanted[place]) for place in range(start, end)]
 
     @property
     def spacing_mm(self) -> float:
