@@ -21,6 +21,9 @@ from processing.operations.space import Projected
 
 Samples = npt.NDArray[Any]
 
+_MAX_SIDE = 0xFFFF
+"""Rows and Columns are US. PS3.3 Section C.7.6.3."""
+
 
 class DoesNotFit(Exception):
     """A frame's values do not fit the samples that all frames share."""
@@ -49,6 +52,7 @@ class Results:
 
     def gray(self, values: Values, origin: Origin, projected: Projected | None = None) -> None:
         """Keep one gray image; ``projected`` says where it lies if not where its source does."""
+        _require_image(values, (), self.label)
         samples, scale = self._stored(values, origin.scale)
         derived = self._begun_gray(origin, scale)
         pixels.describe_gray(derived, scale, samples.shape)
@@ -61,6 +65,7 @@ class Results:
 
     def color(self, colors: Values, bits: int, origin: Origin, *, as_capture: bool) -> None:
         """Keep one colour image."""
+        _require_image(colors, (3,), self.label)
         derived = data_set.begun(origin.head, as_capture=as_capture)
         pixels.describe_color(derived, bits, colors.shape)
         _stretched(derived, origin)
@@ -74,6 +79,7 @@ class Results:
 
         def samples() -> Iterator[Samples]:
             for one, scale in zip(values(), scales, strict=True):
+                _require_image(one, (), self.label)
                 fitting = scale.samples(one)
                 if fitting is None:
                     raise DoesNotFit
@@ -100,7 +106,8 @@ class Results:
             return spread_out(values)
         scale = padded(display()) if np.isnan(values).any() else display()
         samples = scale.samples(values * float((1 << DISPLAY_BITS) - 1))
-        assert samples is not None, "display levels are from 0 to 1"
+        if samples is None:
+            raise NotProcessable(f"{self.label.operation.name} gave levels that are none")
         return samples, scale
 
     def _begun_gray(self, origin: Origin, scale: Scale) -> Dataset:
@@ -147,6 +154,16 @@ class Results:
         with (self.folder / name).open("wb") as file:
             pixels.write(derived, sources, frames(), file)
         self.made.append((name, str(derived.SOPClassUID), str(derived.SOPInstanceUID)))
+
+
+def _require_image(values: Values, samples: tuple[int, ...], label: Label) -> None:
+    """Hold an operation, which others may have written, to giving an image. Raises ``NotProcessable``."""
+    shape = getattr(values, "shape", ())
+    sides = [one for one in shape[:2] if 0 < one <= _MAX_SIDE]
+    if len(sides) < 2 or shape[2:] != samples:
+        raise NotProcessable(f"{label.operation.name} gave no image")
+    if values.dtype.kind != "f" or np.isinf(values).any():
+        raise NotProcessable(f"{label.operation.name} gave values that are no numbers")
 
 
 def _stretched(derived: Dataset, origin: Origin) -> None:
