@@ -91,6 +91,10 @@ class SandboxedProcessor:
                 for name, sop_class_uid, sop_instance_uid in self._made(request, offered, folder)
             ]
 
+    def worker_pids(self) -> frozenset[int]:
+        """List the worker processes that run now."""
+        return self._sandbox.worker_pids()
+
     def close(self) -> None:
         """End the workers. Work under way fails."""
         self._sandbox.close()
