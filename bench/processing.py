@@ -61,7 +61,7 @@ class Figures:
     def ratio(self, which: str) -> float:
         """Give the median of the rounds' ratios; below 1 ours takes less."""
         pairs = zip(self.ours, self.reference, strict=True)
-        return statistics.median(getattr(a, which) / getattr(b, which) for a, b in pairs)
+        return float(statistics.median(getattr(a, which) / getattr(b, which) for a, b in pairs))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ stay behind: nobody knows whether they would still be true.
 PS3.3 Sections C.7.6.1.1.2, C.12.4, C.7.5.2, C.7.6.16.2.6, A.8.
 """
 
+import struct
 from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from processing.datasets.derived_tables import (
     OF_PULSE_SEQUENCE,
     OF_VALUES,
 )
+from processing.datasets.elements import SHORT_VRS
+from processing.datasets.raw_values import text_of
 from processing.operations.operation import Kind, Meaning, Operation
 from processing.operations.parameters import told
 
@@ -40,6 +43,13 @@ SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 _ENHANCED_MR: Final = "1.2.840.10008.5.1.4.1.1.4.1"
 _ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.128")
 """Nuclear Medicine and PET, which know no other value 2 of Image Type. PS3.3 C.8.4.9.1.1, C.8.9.4.1.3."""
+
+_OF_PROCESSING = ("121322", "Source image for image processing operation")
+_ITEM = struct.Struct("<HHI")
+_TAG = struct.Struct("<HH")
+_SHORT = struct.Struct("<H")
+_LONG = struct.Struct("<HI")
+_MAX_SHORT_BYTES = 0xFFFF
 
 _SERIES_NUMBER_FROM = 9_000
 _MAX_DESCRIPTION = 64
@@ -140,24 +150,47 @@ def labelled(
 @lru_cache(maxsize=4)
 def source_images(references: tuple[Reference, ...]) -> bytes:
     """Encode a Source Image Sequence. Many results of one volume have the same, and it is long."""
-    holder = Dataset()
-    holder.SourceImageSequence = Items([_source(one) for one in references])
-    encoded = BytesIO()
+    items = b"".join(map(_encoded_source, references))
+    return _element(0x0008_2112, b"SQ", items)
+
+
+def _encoded_source(one: Reference) -> bytes:
+    """Encode an item by hand: there may be thousands, and a Dataset each would take most of the time."""
+    said = _element(0x0008_1150, b"UI", one.sop_class_uid.encode("ascii", "replace"))
+    said += _element(0x0008_1155, b"UI", one.sop_instance_uid.encode("ascii", "replace"))
+    if one.frames:
+        said += _element(0x0008_1160, b"IS", "\\".join(map(str, one.frames)).encode())
+    said += _purpose()
+    return _ITEM.pack(0xFFFE, 0xE000, len(said)) + said
+
+
+@lru_cache(maxsize=1)
+def _purpose() -> bytes:
+    holder, encoded = Dataset(), BytesIO()
+    holder.PurposeOfReferenceCodeSequence = Items([_code(*_OF_PROCESSING)])
     buffer = DicomIO(encoded)
     buffer.is_implicit_VR, buffer.is_little_endian = False, True
     write_dataset(buffer, holder)
     return encoded.getvalue()
 
 
+def _element(tag: int, vr: bytes, value: bytes) -> bytes:
+    """Encode an element in Explicit VR Little Endian. PS3.5 Section 7.1.2."""
+    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+    head = _TAG.pack(tag >> 16, tag & 0xFFFF) + vr
+    if vr in SHORT_VRS and len(value) <= _MAX_SHORT_BYTES:
+        return head + _SHORT.pack(len(value)) + value
+    return (head if vr == b"SQ" else head[:-2] + b"UN") + _LONG.pack(0, len(value)) + value
+
+
 def warned(derived: Dataset, heads: Sequence[Dataset]) -> None:
     """Carry over of all sources that one of them was compressed with loss, or is annotated or recognizable."""
-    for keyword, flag in (
-        ("LossyImageCompression", "01"),
-        ("BurnedInAnnotation", "YES"),
-        ("RecognizableVisualFeatures", "YES"),
+    for keyword, tag, flag in (
+        ("LossyImageCompression", 0x0028_2110, "01"),
+        ("BurnedInAnnotation", 0x0028_0301, "YES"),
+        ("RecognizableVisualFeatures", 0x0028_0302, "YES"),
     ):
-        flagged = [one for one in heads if str(one.get(keyword) or "") == flag]
-        if flagged:
+        if any(text_of(one, tag) == flag for one in heads):
             setattr(derived, keyword, flag)
     if derived.get("LossyImageCompression") == "01" and "LossyImageCompressionRatio" not in derived:
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
@@ -173,9 +206,9 @@ def references_of(
     """Refer to sources, to those frames of each."""
     return tuple(
         Reference(
-            sop_class_uid=str(one.SOPClassUID),
-            sop_instance_uid=str(one.SOPInstanceUID),
-            series_instance_uid=str(one.SeriesInstanceUID),
+            sop_class_uid=text_of(one, 0x0008_0016),
+            sop_instance_uid=text_of(one, 0x0008_0018),
+            series_instance_uid=text_of(one, 0x0020_000E),
             frames=some,
         )
         for one, some in zip(heads, frames, strict=True)
@@ -320,9 +353,7 @@ def _source(reference: Reference) -> Dataset:
     item = _referenced(reference)
     if reference.frames:
         item.ReferencedFrameNumber = list(reference.frames)
-    item.PurposeOfReferenceCodeSequence = Items(
-        [_code("121322", "Source image for image processing operation")]
-    )
+    item.PurposeOfReferenceCodeSequence = Items([_code(*_OF_PROCESSING)])
     return item
 
 

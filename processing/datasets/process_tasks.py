@@ -33,7 +33,7 @@ from processing.operations.operation import (
     run_on_set,
 )
 from processing.operations.parameters import read
-from processing.operations.space import Volume
+from processing.operations.space import StoredSlices, Volume
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
@@ -242,6 +242,7 @@ def _volume(sources: Sequence[Source], results: Results, request: Request) -> No
         step_mm=stack.step_mm,
         count=len(ordered),
         read=lambda k: ordered[k].values(),
+        stored=_stored(ordered),
         scratch=request["folder"],
         threads=request["threads"],
         part=request["part"],
@@ -251,6 +252,18 @@ def _volume(sources: Sequence[Source], results: Results, request: Request) -> No
     for projected in results.label.operation.run(volume, results.label.parameters):
         numbered = replace(origin, number=projected.number or len(results.made) + 1)
         results.gray(projected.values, numbered, projected)
+
+
+def _stored(frames: Sequence[_Frame]) -> StoredSlices | None:
+    """Offer slices as samples, where all of them mean the same by the same sample."""
+    scale = frames[0].source.scale(frames[0].frame)
+    if scale.slope <= 0 or any(
+        one.source.has_table or one.source.scale(one.frame) != scale for one in frames
+    ):
+        return None
+    return StoredSlices(
+        read=lambda k: frames[k].source.samples(frames[k].frame), values=scale.values
+    )
 
 
 def _frames(sources: Sequence[Source], label: Label) -> list[_Frame]:

@@ -37,6 +37,12 @@ class Scale:
         half = 1 << self.bits_stored - 1
         return (-half, half - 1) if self.signed else (0, 2 * half - 1)
 
+    def values(self, samples: npt.NDArray[Any]) -> Values:
+        """Give the values that samples stand for."""
+        values: Values = samples * self.slope
+        values += self.intercept
+        return values
+
     def is_like(self, other: "Scale") -> bool:
         """Tell whether samples are stored alike and stand for the same values; padding aside."""
         return replace(self, padding=None) == replace(other, padding=None)

@@ -66,13 +66,13 @@ def test_a_part_of_a_stack_reads_only_the_slices_it_needs(
     from processing.datasets.images import Source
 
     read = []
-    values = Source.values
+    samples = Source.samples
 
     def noted(source: Source, frame: int) -> object:
         read.append(source)
-        return values(source, frame)
+        return samples(source, frame)
 
-    monkeypatch.setattr(Source, "values", noted)
+    monkeypatch.setattr(Source, "samples", noted)
     results("slab", slices, tmp_path, share=(0, 4))
     assert 0 < len(set(map(id, read))) < len(slices)
 
