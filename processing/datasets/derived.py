@@ -7,19 +7,15 @@ stay behind: nobody knows whether they would still be true.
 PS3.3 Sections C.7.6.1.1.2, C.12.4, C.7.5.2, C.7.6.16.2.6, A.8.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import lru_cache
-from io import BytesIO
 from typing import Final
 from uuid import NAMESPACE_OID, uuid4, uuid5
 
+import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomIO
-from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 
@@ -31,8 +27,8 @@ from processing.datasets.derived_tables import (
     OF_PULSE_SEQUENCE,
     OF_VALUES,
 )
-from processing.datasets.elements import SHORT_VRS
-from processing.datasets.raw_values import text_of
+from processing.datasets.raw_values import numbers_of, text_of
+from processing.datasets.references import Reference, by_series, code_item, source_item
 from processing.operations.operation import Kind, Meaning, Operation
 from processing.operations.parameters import told
 
@@ -44,12 +40,9 @@ _ENHANCED_MR: Final = "1.2.840.10008.5.1.4.1.1.4.1"
 _ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.128")
 """Nuclear Medicine and PET, which know no other value 2 of Image Type. PS3.3 C.8.4.9.1.1, C.8.9.4.1.3."""
 
-_OF_PROCESSING = ("121322", "Source image for image processing operation")
-_ITEM = struct.Struct("<HHI")
-_TAG = struct.Struct("<HH")
-_SHORT = struct.Struct("<H")
-_LONG = struct.Struct("<HI")
-_MAX_SHORT_BYTES = 0xFFFF
+_ORIENTATION = 0x0020_0037
+_SAME_PLANE = 0.999
+"""Cosine of the angle between planes that are one."""
 
 _SERIES_NUMBER_FROM = 9_000
 _MAX_DESCRIPTION = 64
@@ -57,16 +50,6 @@ _MAX_DERIVATION = 1_024
 _MAX_NUMBER = 2**31 - 1
 
 _CAPTURED_GROUPS = (0x0010, 0x0012)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """One source; ``frames`` counted from 1, empty for all."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    frames: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,49 +121,13 @@ def labelled(
         said = f"{before}; {said}"
     derived.DerivationDescription = said
     _add_equipment(derived, label)
-    _image_type(derived, label)
+    _image_type(derived, head, label)
     if "SharedFunctionalGroupsSequence" in derived:
         _sources_of_frames(derived, label, references)
     else:
         codes = [*(derived.get("DerivationCodeSequence") or ()), *_derivation_codes(label)]
         if codes:
             derived.DerivationCodeSequence = Items(codes)
-
-
-@lru_cache(maxsize=4)
-def source_images(references: tuple[Reference, ...]) -> bytes:
-    """Encode a Source Image Sequence. Many results of one volume have the same, and it is long."""
-    items = b"".join(map(_encoded_source, references))
-    return _element(0x0008_2112, b"SQ", items)
-
-
-def _encoded_source(one: Reference) -> bytes:
-    """Encode an item by hand: there may be thousands, and a Dataset each would take most of the time."""
-    said = _element(0x0008_1150, b"UI", one.sop_class_uid.encode("ascii", "replace"))
-    said += _element(0x0008_1155, b"UI", one.sop_instance_uid.encode("ascii", "replace"))
-    if one.frames:
-        said += _element(0x0008_1160, b"IS", "\\".join(map(str, one.frames)).encode())
-    said += _purpose()
-    return _ITEM.pack(0xFFFE, 0xE000, len(said)) + said
-
-
-@lru_cache(maxsize=1)
-def _purpose() -> bytes:
-    holder, encoded = Dataset(), BytesIO()
-    holder.PurposeOfReferenceCodeSequence = Items([_code(*_OF_PROCESSING)])
-    buffer = DicomIO(encoded)
-    buffer.is_implicit_VR, buffer.is_little_endian = False, True
-    write_dataset(buffer, holder)
-    return encoded.getvalue()
-
-
-def _element(tag: int, vr: bytes, value: bytes) -> bytes:
-    """Encode an element in Explicit VR Little Endian. PS3.5 Section 7.1.2."""
-    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
-    head = _TAG.pack(tag >> 16, tag & 0xFFFF) + vr
-    if vr in SHORT_VRS and len(value) <= _MAX_SHORT_BYTES:
-        return head + _SHORT.pack(len(value)) + value
-    return (head if vr == b"SQ" else head[:-2] + b"UN") + _LONG.pack(0, len(value)) + value
 
 
 def warned(derived: Dataset, heads: Sequence[Dataset]) -> None:
@@ -198,21 +145,6 @@ def warned(derived: Dataset, heads: Sequence[Dataset]) -> None:
                 if one.get(keyword) is not None:
                     setattr(derived, keyword, one.get(keyword))
                     break
-
-
-def references_of(
-    heads: Sequence[Dataset], frames: Sequence[tuple[int, ...]]
-) -> tuple[Reference, ...]:
-    """Refer to sources, to those frames of each."""
-    return tuple(
-        Reference(
-            sop_class_uid=text_of(one, 0x0008_0016),
-            sop_instance_uid=text_of(one, 0x0008_0018),
-            series_instance_uid=text_of(one, 0x0020_000E),
-            frames=some,
-        )
-        for one, some in zip(heads, frames, strict=True)
-    )
 
 
 def _carried(head: Dataset) -> Dataset:
@@ -276,11 +208,16 @@ def _series_number(head: Dataset) -> int | None:
     return number + _SERIES_NUMBER_FROM if 0 <= number < _MAX_NUMBER - _SERIES_NUMBER_FROM else None
 
 
-def _image_type(derived: Dataset, label: Label) -> None:
-    """DERIVED; SECONDARY, which some classes do not know; what it was of; and its contrast."""
+def _image_type(derived: Dataset, head: Dataset, label: Label) -> None:
+    """DERIVED; SECONDARY, which some classes do not know; what it was of; and its contrast.
+
+    AXIAL stays only as long as the plane does. PS3.3 Section C.8.2.1.1.1.
+    """
     enhanced = "SharedFunctionalGroupsSequence" in derived
     second = "PRIMARY" if enhanced or derived.SOPClassUID in _ALWAYS_PRIMARY else "SECONDARY"
     rest = _values(derived, "ImageType")[2:]
+    if rest[:1] == ["AXIAL"] and _is_turned(derived, head):
+        rest[0] = "OTHER"
     if enhanced or derived.SOPClassUID in (CT, MR, SECONDARY_CAPTURE):
         rest = [*(rest[:1] or ["OTHER"]), label.operation.contrast]
     derived.ImageType = ["DERIVED", second, *rest]
@@ -289,6 +226,15 @@ def _image_type(derived: Dataset, label: Label) -> None:
             if element.VR == "SQ" and element.value and "FrameType" in element.value[0]:
                 frame_type = _values(element.value[0], "FrameType")
                 element.value[0].FrameType = ["DERIVED", second, *frame_type[2:3], rest[-1]]
+
+
+def _is_turned(derived: Dataset, head: Dataset) -> bool:
+    """Tell whether an image lies in another plane than its source."""
+    now, before = (numbers_of(one, _ORIENTATION) for one in (derived, head))
+    if len(now) != 6 or len(before) != 6:
+        return False
+    normals = [np.cross(one[:3], one[3:]) for one in (now, before)]
+    return abs(float(normals[0] @ normals[1])) < _SAME_PLANE
 
 
 def _groups(derived: Dataset) -> Iterator[Dataset]:
@@ -304,7 +250,7 @@ def _values(dataset: Dataset, keyword: str) -> list[str]:
 def _add_equipment(derived: Dataset, label: Label) -> None:
     """Say which equipment did it. PS3.3 Section C.12.1, Contributing Equipment Sequence."""
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = Items([_code("109102", "Processing Equipment")])
+    item.PurposeOfReferenceCodeSequence = Items([code_item("109102", "Processing Equipment")])
     item.Manufacturer = IMPLEMENTATION_VERSION_NAME
     item.ManufacturerModelName = label.operation.name
     item.SoftwareVersions = label.operation.version
@@ -316,7 +262,7 @@ def _add_equipment(derived: Dataset, label: Label) -> None:
 
 def _derivation_codes(label: Label) -> list[Dataset]:
     code = label.operation.code
-    return [] if code is None else [_code(code.value, code.meaning)]
+    return [] if code is None else [code_item(code.value, code.meaning)]
 
 
 def _sources_of_frames(derived: Dataset, label: Label, references: Sequence[Reference]) -> None:
@@ -324,7 +270,7 @@ def _sources_of_frames(derived: Dataset, label: Label, references: Sequence[Refe
     item = Dataset()
     item.DerivationDescription = derived.DerivationDescription
     item.DerivationCodeSequence = Items(_derivation_codes(label))
-    item.SourceImageSequence = Items([_source(one) for one in references])
+    item.SourceImageSequence = Items([source_item(one) for one in references])
     for group in _groups(derived):
         if "DerivationImageSequence" in group:
             del group.DerivationImageSequence
@@ -334,42 +280,9 @@ def _sources_of_frames(derived: Dataset, label: Label, references: Sequence[Refe
             delattr(derived, keyword)
     evidence = Dataset()
     evidence.StudyInstanceUID = derived.StudyInstanceUID
-    evidence.ReferencedSeriesSequence = Items(_series(references, "ReferencedSOPSequence"))
+    evidence.ReferencedSeriesSequence = Items(by_series(references, "ReferencedSOPSequence"))
     derived.SourceImageEvidenceSequence = Items([evidence])
-    derived.ReferencedSeriesSequence = Items(_series(references, "ReferencedInstanceSequence"))
-
-
-def _series(references: Sequence[Reference], keyword: str) -> Iterator[Dataset]:
-    """Name sources by series; the sequence of a series has another name in each module."""
-    for uid in dict.fromkeys(one.series_instance_uid for one in references):
-        series = Dataset()
-        series.SeriesInstanceUID = uid
-        images = [_referenced(one) for one in references if one.series_instance_uid == uid]
-        setattr(series, keyword, Items(images))
-        yield series
-
-
-def _source(reference: Reference) -> Dataset:
-    item = _referenced(reference)
-    if reference.frames:
-        item.ReferencedFrameNumber = list(reference.frames)
-    item.PurposeOfReferenceCodeSequence = Items([_code(*_OF_PROCESSING)])
-    return item
-
-
-def _referenced(reference: Reference) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = reference.sop_class_uid
-    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
-    return item
-
-
-def _code(value: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue = value
-    item.CodingSchemeDesignator = "DCM"
-    item.CodeMeaning = meaning
-    return item
+    derived.ReferencedSeriesSequence = Items(by_series(references, "ReferencedInstanceSequence"))
 
 
 def stays_in_class(

@@ -15,10 +15,11 @@ import numpy as np
 import pydicom.config
 
 from processing.codecs.frame import COLOR, NotEncodable
-from processing.datasets.derived import Label, Reference, references_of
+from processing.datasets.derived import Label
 from processing.datasets.geometry import flattened, grid_of, place_of, spacing_of, stack_of
 from processing.datasets.image_pixel import PixelsUndecodable
 from processing.datasets.images import Place, Source, Stored
+from processing.datasets.references import Reference, references_of
 from processing.datasets.results import DoesNotFit, Origin, Results
 from processing.datasets.scale import display
 from processing.operations.loading import loaded
@@ -33,7 +34,7 @@ from processing.operations.operation import (
     run_on_set,
 )
 from processing.operations.parameters import read
-from processing.operations.space import StoredSlices, Volume
+from processing.operations.space import StoredSlices, Volume, in_turn
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
@@ -83,7 +84,7 @@ def _processed(request: Request) -> list[tuple[str, str, str]]:
     place = Place(folder=request["folder"], max_bytes=request["max_bytes"])
     sources = [Source((path, at, syntax), place) for path, at, syntax in request["sources"]]
     work: Mapping[Kind, Callable[[], None]] = {
-        Kind.IMAGE: lambda: _each(sources, results),
+        Kind.IMAGE: lambda: _each(sources, results, request["threads"]),
         Kind.SET: lambda: _sets(sources, results),
         Kind.VOLUME: lambda: _volume(sources, results, request),
     }
@@ -94,7 +95,12 @@ def _processed(request: Request) -> list[tuple[str, str, str]]:
 # --- each image ---------------------------------------------------------------------------
 
 
-def _each(sources: Sequence[Source], results: Results) -> None:
+def _each(sources: Sequence[Source], results: Results, threads: int) -> None:
+    if not any(one.is_color or one.is_framed for one in sources):
+        label = results.label
+        for source, values in in_turn(lambda one: _run(one, 0, label), sources, threads):
+            results.gray(values, _origin(source))
+        return
     for source in sources:
         if source.is_color:
             _color(source, results)
@@ -109,7 +115,7 @@ def _gray(source: Source, results: Results) -> None:
     if source.is_framed and results.label.operation.meaning is Meaning.SAME:
         scales = [source.scale(frame) for frame in range(source.frames)]
         try:
-            results.frames_of_gray(values, scales, _origin(source))
+            results.frames_of_gray(values(), scales, _origin(source))
         except DoesNotFit:
             pass  # then each frame gets samples of its own
         else:
@@ -134,7 +140,7 @@ def _color(source: Source, results: Results) -> None:
 
     stays = source.photometric in COLOR and operation.colors is not Colors.LUMINANCE
     if stays and source.is_framed:
-        results.frames_of_color(colors, bits, _origin(source))
+        results.frames_of_color(colors(), bits, _origin(source))
         return
     for frame, one in enumerate(colors()):
         origin = _origin(source, frame if source.is_framed else None)
@@ -250,8 +256,14 @@ def _volume(sources: Sequence[Source], results: Results, request: Request) -> No
     )
     origin = _origin_of(ordered, ordered[len(ordered) // 2], 0)
     for projected in results.label.operation.run(volume, results.label.parameters):
-        numbered = replace(origin, number=projected.number or len(results.made) + 1)
-        results.gray(projected.values, numbered, projected)
+        used = [ordered[k] for k in volume.slices_of(*projected.planes)]
+        made_of = replace(
+            origin,
+            heads=[one.source.head for one in used],
+            references=_references(used),
+            number=projected.number or len(results.made) + 1,
+        )
+        results.gray(projected.values, made_of, projected)
 
 
 def _stored(frames: Sequence[_Frame]) -> StoredSlices | None:

@@ -3,8 +3,9 @@
 Owns the way from values to a file in a folder, and the bound on their number.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from pydicom.dataset import Dataset
 
 from processing.datasets import derived as data_set
 from processing.datasets import derived_pixels as pixels
-from processing.datasets.derived import MR, Label, Reference
+from processing.datasets.derived import MR, Label
+from processing.datasets.references import Reference, source_images
 from processing.datasets.scale import DISPLAY_BITS, Scale, display, encoded, padded, spread_out
 from processing.operations.operation import MAX_RESULTS, Meaning, NotProcessable, Values
 from processing.operations.space import Projected
@@ -61,7 +63,7 @@ class Results:
             pixels.placed(derived, projected.grid, projected.thickness_mm)
         else:
             _stretched(derived, origin)
-        self._finish(derived, origin, lambda: iter((samples,)))
+        self._finish(derived, origin, iter((samples,)))
 
     def color(self, colors: Values, bits: int, origin: Origin, *, as_capture: bool) -> None:
         """Keep one colour image."""
@@ -69,34 +71,41 @@ class Results:
         derived = data_set.begun(origin.head, as_capture=as_capture)
         pixels.describe_color(derived, bits, colors.shape)
         _stretched(derived, origin)
-        self._finish(derived, origin, lambda: iter((color_samples(colors, bits),)))
+        self._finish(derived, origin, iter((color_samples(colors, bits),)))
 
     def frames_of_gray(
-        self, values: Callable[[], Iterator[Values]], scales: Sequence[Scale], origin: Origin
+        self, values: Iterator[Values], scales: Sequence[Scale], origin: Origin
     ) -> None:
         """Keep a multi-frame image as its source stores it. Raises ``DoesNotFit``; then nothing is kept."""
         derived = data_set.begun(origin.head, as_capture=False)
 
+        first = next(values)
+
         def samples() -> Iterator[Samples]:
-            for one, scale in zip(values(), scales, strict=True):
+            for one, scale in zip(chain((first,), values), scales, strict=True):
                 _require_image(one, (), self.label)
                 fitting = scale.samples(one)
                 if fitting is None:
                     raise DoesNotFit
                 yield fitting
 
-        pixels.describe_gray(derived, origin.scale, next(values()).shape)
+        pixels.describe_gray(derived, origin.scale, first.shape)
         _stretched(derived, origin)
-        self._finish(derived, origin, samples)
+        self._finish(derived, origin, samples())
 
-    def frames_of_color(
-        self, colors: Callable[[], Iterator[Values]], bits: int, origin: Origin
-    ) -> None:
+    def frames_of_color(self, colors: Iterator[Values], bits: int, origin: Origin) -> None:
         """Keep a multi-frame colour image."""
         derived = data_set.begun(origin.head, as_capture=False)
-        pixels.describe_color(derived, bits, next(colors()).shape)
+        first = next(colors)
+        pixels.describe_color(derived, bits, first.shape)
         _stretched(derived, origin)
-        self._finish(derived, origin, lambda: (color_samples(one, bits) for one in colors()))
+
+        def samples() -> Iterator[Samples]:
+            for one in chain((first,), colors):
+                _require_image(one, (3,), self.label)
+                yield color_samples(one, bits)
+
+        self._finish(derived, origin, samples())
 
     def _stored(self, values: Values, source: Scale) -> tuple[Samples, Scale]:
         meaning = self.label.operation.meaning
@@ -141,18 +150,16 @@ class Results:
         elif "WindowCenter" not in derived and "VOILUTSequence" not in derived:
             pixels.windowed(derived, values)
 
-    def _finish(
-        self, derived: Dataset, origin: Origin, frames: Callable[[], Iterator[Samples]]
-    ) -> None:
+    def _finish(self, derived: Dataset, origin: Origin, frames: Iterator[Samples]) -> None:
         if len(self.made) >= MAX_RESULTS:
             raise NotProcessable(f"there would be more than {MAX_RESULTS} results")
         data_set.labelled(derived, origin.head, self.label, origin.references, origin.number)
         data_set.warned(derived, origin.heads)
         framed = "SharedFunctionalGroupsSequence" in derived
-        sources = b"" if framed else data_set.source_images(origin.references)
+        sources = b"" if framed else source_images(origin.references)
         name = f"{len(self.made)}.dcm"
         with (self.folder / name).open("wb") as file:
-            pixels.write(derived, sources, frames(), file)
+            pixels.write(derived, sources, frames, file)
         self.made.append((name, str(derived.SOPClassUID), str(derived.SOPInstanceUID)))
 
 

@@ -28,11 +28,13 @@ def mpr(volume: Volume, parameters: Mpr) -> Iterator[Projected]:
         every = max(1, round(parameters.step_mm / planes.step_mm))
         numbers = {depth: n for n, depth in volume.share(range(0, planes.count, every))}
         for depth, values in in_turn(planes.values, list(numbers), volume.threads):
+            grid = planes.grid(depth)
             yield Projected(
                 values=values,
-                grid=planes.grid(depth),
+                grid=grid,
                 thickness_mm=planes.step_mm,
                 number=numbers[depth],
+                planes=(grid,),
             )
 
 

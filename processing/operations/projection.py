@@ -157,6 +157,7 @@ def projected(
         grid=first.moved((last.origin_mm - first.origin_mm) / 2),
         thickness_mm=len(depths) * view.step_mm,
         number=number,
+        planes=(first, last),
     )
 
 

@@ -61,6 +61,12 @@ class Grid:
         """From a column to the next."""
         return self.along_row * self.spacing_mm[1]
 
+    def corners_mm(self) -> npt.NDArray[np.float64]:
+        """The centres of the four outermost pixels."""
+        down = (self.rows - 1) * self.row_step_mm
+        right = (self.columns - 1) * self.column_step_mm
+        return np.array([self.origin_mm + a * down + b * right for a in (0, 1) for b in (0, 1)])
+
     def moved(self, way_mm: Vector) -> "Grid":
         """Give the same grid elsewhere."""
         return replace(self, origin_mm=self.origin_mm + way_mm)
@@ -71,12 +77,14 @@ class Projected:
     """One result made of a volume, where it lies, and how much it stands for.
 
     ``number`` is its place among all results, from 1; 0 where they are given in order and whole.
+    ``planes`` are the outermost that it was made of, from which follows of which slices; none is all.
     """
 
     values: Values
     grid: Grid
     thickness_mm: float
     number: int = 0
+    planes: tuple[Grid, ...] = ()
 
 
 Cells = npt.NDArray[np.integer[Any]]
@@ -156,6 +164,26 @@ class Volume:
         ends = np.array(np.meshgrid((0, 1), (0, 1), (0, 1))).reshape(3, -1).T
         return np.asarray(self.first.origin_mm + ends @ np.array(steps))
 
+    @cached_property
+    def to_voxels(self) -> npt.NDArray[np.float64]:
+        """From mm beside the first pixel to slices, rows and columns."""
+        steps = (self.step_mm, self.first.row_step_mm, self.first.column_step_mm)
+        return np.asarray(np.linalg.inv(np.array(steps).T), dtype=np.float64)
+
+    def slices_of(self, *planes: Grid) -> range:
+        """Tell which slices lie at and between planes, those beside them included; all where none are given."""
+        if not planes:
+            return range(self.count)
+        depths = [
+            self.to_voxels[0] @ (corner - self.first.origin_mm)
+            for one in planes
+            for corner in one.corners_mm()
+        ]
+        first, last = (
+            int(one) for one in (np.floor(min(depths) + _EDGE), np.ceil(max(depths) - _EDGE))
+        )
+        return range(max(0, min(first, self.count - 1)), min(self.count, max(last, first, 0) + 1))
+
     @contextmanager
     def sampler(self) -> Iterator["Sampler"]:
         """Lay all slices into a file, from which any plane can be sampled."""
@@ -200,12 +228,6 @@ class Sampler:
         self._values = values
         self._measured = measured
 
-    @cached_property
-    def _to_voxels(self) -> npt.NDArray[np.float64]:
-        first = self._volume.first
-        steps = (self._volume.step_mm, first.row_step_mm, first.column_step_mm)
-        return np.asarray(np.linalg.inv(np.array(steps).T), dtype=np.float64)
-
     def values(self, grid: Grid) -> Values:
         """Sample a plane; NaN outside of the volume and where less than half is measured."""
         at, inside = self._voxels(grid)
@@ -227,9 +249,10 @@ class Sampler:
         return sampled
 
     def _voxels(self, grid: Grid) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-        start = self._to_voxels @ (grid.origin_mm - self._volume.first.origin_mm)
-        down = self._to_voxels @ grid.row_step_mm
-        right = self._to_voxels @ grid.column_step_mm
+        to_voxels = self._volume.to_voxels
+        start = to_voxels @ (grid.origin_mm - self._volume.first.origin_mm)
+        down = to_voxels @ grid.row_step_mm
+        right = to_voxels @ grid.column_step_mm
         rows, columns = np.arange(grid.rows)[:, None], np.arange(grid.columns)[None, :]
         at = np.empty((3, grid.rows, grid.columns))
         inside = np.ones((grid.rows, grid.columns), dtype=bool)
