@@ -71,7 +71,8 @@ class Label:
         if not self.uid_root:
             return f"2.25.{uuid4().int}"
         source = of if self.operation.kind is Kind.IMAGE else ""
-        return f"2.25.{uuid5(NAMESPACE_OID, f'{self.uid_root}/{source}/{number}').int}"
+        said = "/".join((self.uid_root, self.derivation, source, str(number)))
+        return f"2.25.{uuid5(NAMESPACE_OID, said).int}"
 
     @property
     def derivation(self) -> str:
