@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help serve demo test check bench bench-codecs bench-index docs format lock clean
+.PHONY: help serve demo test check bench bench-codecs bench-processing bench-index docs format lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make check   format, lint, types, import contracts, docs, tests"
 	@echo "make bench   compare with DCMTK, Orthanc and qrscp on this machine"
 	@echo "make bench-codecs  compare lossless encoding with DCMTK and GDCM (2 minutes)"
+	@echo "make bench-processing  compare a projection with reading, maximum and writing (2 minutes)"
 	@echo "make bench-index  measure an index of up to 1,000,000 studies (20 minutes, 10 GB)"
 	@echo "make docs    regenerate the generated tables in docs/"
 	@echo "make lock    resolve requirements.lock again"
@@ -66,6 +67,9 @@ bench: $(READY)
 
 bench-codecs: $(READY)
 	$(BIN)/python -m bench.codecs $(BENCH_ARGS)
+
+bench-processing: $(READY)
+	$(BIN)/python -m bench.processing $(BENCH_ARGS)
 
 bench-index: $(READY)
 	$(BIN)/python -m bench.index

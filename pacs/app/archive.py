@@ -16,6 +16,7 @@ from config.settings import Settings
 from pacs.app.extension import Attached, Extension, installed
 from pacs.app.gate import contract_gate
 from pacs.app.headers import header_reader
+from pacs.app.operations import require_sound
 from pacs.app.poll import polls
 from pacs.app.provided import OURS
 from pacs.app.reduced import Reducer
@@ -102,6 +103,8 @@ class Archive:
     records: DatabaseRecords
     outbox: Outbox
     extensions: Mapping[str, Attached]
+    installed: Sequence[Extension] = ()
+    """Those of other distributions."""
 
 
 def store_folder(home: Path, settings: Settings) -> Path:
@@ -127,13 +130,15 @@ def open_archive(
     """
     if not store_folder(home, loaded.settings).is_dir():
         raise NotInitialized(f"{home} holds no archive: run pacs --home {home} init")
+    others = tuple(installed() if extensions is None else extensions)
+    require_sound(others)
     CALLS.set_up(loaded.settings.tls, home)
     with ExitStack() as stack:
         parts = _parts(home, loaded.settings, stack, receiver)
         asking = AskingGate(gate or _gate(home, parts, failures))
-        archive = _archive(home, parts, asking)
+        archive = replace(_archive(home, parts, asking), installed=others)
         stack.callback(archive.shipping.close)
-        for extension in (*OURS, *(installed() if extensions is None else extensions)):
+        for extension in (*OURS, *others):
             settings = loaded.extensions.get(extension.name) or extension.settings()
             attached = extension.attach(archive, settings)
             stack.callback(attached.close)

@@ -56,8 +56,10 @@ class Extension:
 
     ``settings`` describes its table in pacs.toml. ``migrations`` is a folder
     of numbered scripts whose tables begin with the extension's name.
-    ``commands`` maps a command's name to ``module:command``. ``attach`` is
-    called once per process.
+    ``commands`` maps a command's name to ``module:command``. ``operations``
+    name further operations on images as ``module:ATTRIBUTE``, each a
+    ``processing.operations.operation.Operation``; they run in the sandbox,
+    which imports them by that name. ``attach`` is called once per process.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Extension:
     settings: type[Struct] = NoSettings
     migrations: Path | None = None
     commands: Mapping[str, str] = field(default_factory=dict)
+    operations: tuple[str, ...] = ()
 
 
 def installed() -> tuple[Extension, ...]:

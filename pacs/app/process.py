@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
+from pacs.app.extension import installed
+from pacs.app.operations import catalogue
 from pacs.core.identifiers import AETitle
 from pacs.core.processing import OperationFact
 from pacs.services.process import Processing
@@ -15,14 +17,16 @@ if TYPE_CHECKING:
 
 
 def operations() -> Sequence[OperationFact]:
-    """List what can be asked for; no archive is needed for that."""
-    return facts()
+    """List what can be asked for; no archive is needed for that. Raises ``SettingsInvalid``."""
+    return facts(catalogue(installed()))
 
 
 @contextmanager
 def processing(archive: "Archive") -> Iterator[Processing]:
     """Put the service together; its workers end with it."""
-    processor = SandboxedProcessor(archive.settings.process, archive.scratch)
+    processor = SandboxedProcessor(
+        archive.settings.process, archive.scratch, catalogue=catalogue(archive.installed)
+    )
     with closing(processor):
         yield Processing(
             index=DatabaseRetrieveIndex(archive.database),

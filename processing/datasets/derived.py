@@ -8,21 +8,17 @@ PS3.3 Sections C.7.6.1.1.2, C.12.4, C.7.5.2, C.7.6.16.2.6, A.8.
 """
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import lru_cache
-from io import BytesIO
 from typing import Final
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
+import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomIO
-from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
-from pydicom.uid import generate_uid
 
-from pacs.core.identifiers import derived_uid
 from pacs.core.implementation import IMPLEMENTATION_VERSION_NAME
 from processing.datasets.derived_tables import (
     CAPTURED,
@@ -31,7 +27,9 @@ from processing.datasets.derived_tables import (
     OF_PULSE_SEQUENCE,
     OF_VALUES,
 )
-from processing.operations.operation import Meaning, Operation
+from processing.datasets.raw_values import numbers_of, text_of
+from processing.datasets.references import Reference, by_series, code_item, source_item
+from processing.operations.operation import Kind, Meaning, Operation
 from processing.operations.parameters import told
 
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
@@ -42,6 +40,10 @@ _ENHANCED_MR: Final = "1.2.840.10008.5.1.4.1.1.4.1"
 _ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.128")
 """Nuclear Medicine and PET, which know no other value 2 of Image Type. PS3.3 C.8.4.9.1.1, C.8.9.4.1.3."""
 
+_ORIENTATION = 0x0020_0037
+_SAME_PLANE = 0.999
+"""Cosine of the angle between planes that are one."""
+
 _SERIES_NUMBER_FROM = 9_000
 _MAX_DESCRIPTION = 64
 _MAX_DERIVATION = 1_024
@@ -51,18 +53,8 @@ _CAPTURED_GROUPS = (0x0010, 0x0012)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """One source; ``frames`` counted from 1, empty for all."""
-
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    frames: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What all results of one request have in common."""
+    """What all results of one request have in common. ``uid_root`` is what their UIDs are made of, if anything."""
 
     operation: Operation
     parameters: object
@@ -71,11 +63,16 @@ class Label:
     made: datetime
     uid_root: str = ""
 
-    def uid_of(self, result: int) -> str:
-        """Give the UID of a result, counted from 0: a new one, unless all follow from a root."""
+    def uid(self, of: str, number: int) -> str:
+        """Give the SOP Instance UID of result ``number``: always the same one, where there is a root.
+
+        What takes each image has results by the image they are ``of``. PS3.5 Section B.2.
+        """
         if not self.uid_root:
-            return str(generate_uid(prefix=None))
-        return derived_uid(self.uid_root, str(result))
+            return f"2.25.{uuid4().int}"
+        source = of if self.operation.kind is Kind.IMAGE else ""
+        said = "/".join((self.uid_root, self.derivation, source, str(number)))
+        return f"2.25.{uuid5(NAMESPACE_OID, said).int}"
 
     @property
     def derivation(self) -> str:
@@ -85,7 +82,7 @@ class Label:
 
 
 def begun(head: Dataset, *, as_capture: bool) -> Dataset:
-    """Give what is carried over into a result."""
+    """Give what is carried over into a result. Its elements are its own: to change them changes no source."""
     derived = _captured(head) if as_capture else _carried(head)
     derived.set_original_encoding(False, True, head.original_character_set)
     for name in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
@@ -108,7 +105,8 @@ def without_window(derived: Dataset) -> None:
 def labelled(
     derived: Dataset, head: Dataset, label: Label, references: Sequence[Reference], number: int
 ) -> None:
-    """Say who made the result, when, how and of what; it is in a series of its own."""
+    """Say who made the result, when, how and of what; give it UIDs of its own."""
+    derived.SOPInstanceUID = label.uid(str(head.SOPInstanceUID), number)
     derived.SeriesInstanceUID = label.series_instance_uid
     derived.SeriesDescription = label.series_description or _description(head, label)
     derived.SeriesNumber = _series_number(head)
@@ -124,7 +122,7 @@ def labelled(
         said = f"{before}; {said}"
     derived.DerivationDescription = said
     _add_equipment(derived, label)
-    _image_type(derived, label)
+    _image_type(derived, head, label)
     if "SharedFunctionalGroupsSequence" in derived:
         _sources_of_frames(derived, label, references)
     else:
@@ -133,27 +131,14 @@ def labelled(
             derived.DerivationCodeSequence = Items(codes)
 
 
-@lru_cache(maxsize=4)
-def source_images(references: tuple[Reference, ...]) -> bytes:
-    """Encode a Source Image Sequence. Many results of one volume have the same, and it is long."""
-    holder = Dataset()
-    holder.SourceImageSequence = Items([_source(one) for one in references])
-    encoded = BytesIO()
-    buffer = DicomIO(encoded)
-    buffer.is_implicit_VR, buffer.is_little_endian = False, True
-    write_dataset(buffer, holder)
-    return encoded.getvalue()
-
-
 def warned(derived: Dataset, heads: Sequence[Dataset]) -> None:
     """Carry over of all sources that one of them was compressed with loss, or is annotated or recognizable."""
-    for keyword, flag in (
-        ("LossyImageCompression", "01"),
-        ("BurnedInAnnotation", "YES"),
-        ("RecognizableVisualFeatures", "YES"),
+    for keyword, tag, flag in (
+        ("LossyImageCompression", 0x0028_2110, "01"),
+        ("BurnedInAnnotation", 0x0028_0301, "YES"),
+        ("RecognizableVisualFeatures", 0x0028_0302, "YES"),
     ):
-        flagged = [one for one in heads if str(one.get(keyword) or "") == flag]
-        if flagged:
+        if any(text_of(one, tag) == flag for one in heads):
             setattr(derived, keyword, flag)
     if derived.get("LossyImageCompression") == "01" and "LossyImageCompressionRatio" not in derived:
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
@@ -163,25 +148,10 @@ def warned(derived: Dataset, heads: Sequence[Dataset]) -> None:
                     break
 
 
-def references_of(
-    heads: Sequence[Dataset], frames: Sequence[tuple[int, ...]]
-) -> tuple[Reference, ...]:
-    """Refer to sources, to those frames of each."""
-    return tuple(
-        Reference(
-            sop_class_uid=str(one.SOPClassUID),
-            sop_instance_uid=str(one.SOPInstanceUID),
-            series_instance_uid=str(one.SeriesInstanceUID),
-            frames=some,
-        )
-        for one, some in zip(heads, frames, strict=True)
-    )
-
-
 def _carried(head: Dataset) -> Dataset:
     return Dataset(
         {
-            tag: head.get_item(tag)
+            tag: copy(head.get_item(tag))
             for tag in head.keys()  # noqa: SIM118 - iterating a Dataset would decode every value
             if not tag.is_private and not _is_stale(head, tag)
         }
@@ -200,7 +170,7 @@ def _captured(head: Dataset) -> Dataset:
     wanted = {int(Tag(keyword)) for keyword in CAPTURED}
     derived = Dataset(
         {
-            tag: head.get_item(tag)
+            tag: copy(head.get_item(tag))
             for tag in head.keys()  # noqa: SIM118 - iterating a Dataset would decode every value
             if tag in wanted or tag >> 16 in _CAPTURED_GROUPS
         }
@@ -239,11 +209,16 @@ def _series_number(head: Dataset) -> int | None:
     return number + _SERIES_NUMBER_FROM if 0 <= number < _MAX_NUMBER - _SERIES_NUMBER_FROM else None
 
 
-def _image_type(derived: Dataset, label: Label) -> None:
-    """DERIVED; SECONDARY, which some classes do not know; what it was of; and its contrast."""
+def _image_type(derived: Dataset, head: Dataset, label: Label) -> None:
+    """DERIVED; SECONDARY, which some classes do not know; what it was of; and its contrast.
+
+    AXIAL stays only as long as the plane does. PS3.3 Section C.8.2.1.1.1.
+    """
     enhanced = "SharedFunctionalGroupsSequence" in derived
     second = "PRIMARY" if enhanced or derived.SOPClassUID in _ALWAYS_PRIMARY else "SECONDARY"
     rest = _values(derived, "ImageType")[2:]
+    if rest[:1] == ["AXIAL"] and _is_turned(derived, head):
+        rest[0] = "OTHER"
     if enhanced or derived.SOPClassUID in (CT, MR, SECONDARY_CAPTURE):
         rest = [*(rest[:1] or ["OTHER"]), label.operation.contrast]
     derived.ImageType = ["DERIVED", second, *rest]
@@ -252,6 +227,15 @@ def _image_type(derived: Dataset, label: Label) -> None:
             if element.VR == "SQ" and element.value and "FrameType" in element.value[0]:
                 frame_type = _values(element.value[0], "FrameType")
                 element.value[0].FrameType = ["DERIVED", second, *frame_type[2:3], rest[-1]]
+
+
+def _is_turned(derived: Dataset, head: Dataset) -> bool:
+    """Tell whether an image lies in another plane than its source."""
+    now, before = (numbers_of(one, _ORIENTATION) for one in (derived, head))
+    if len(now) != 6 or len(before) != 6:
+        return False
+    normals = [np.cross(one[:3], one[3:]) for one in (now, before)]
+    return abs(float(normals[0] @ normals[1])) < _SAME_PLANE
 
 
 def _groups(derived: Dataset) -> Iterator[Dataset]:
@@ -267,7 +251,7 @@ def _values(dataset: Dataset, keyword: str) -> list[str]:
 def _add_equipment(derived: Dataset, label: Label) -> None:
     """Say which equipment did it. PS3.3 Section C.12.1, Contributing Equipment Sequence."""
     item = Dataset()
-    item.PurposeOfReferenceCodeSequence = Items([_code("109102", "Processing Equipment")])
+    item.PurposeOfReferenceCodeSequence = Items([code_item("109102", "Processing Equipment")])
     item.Manufacturer = IMPLEMENTATION_VERSION_NAME
     item.ManufacturerModelName = label.operation.name
     item.SoftwareVersions = label.operation.version
@@ -279,7 +263,7 @@ def _add_equipment(derived: Dataset, label: Label) -> None:
 
 def _derivation_codes(label: Label) -> list[Dataset]:
     code = label.operation.code
-    return [] if code is None else [_code(code.value, code.meaning)]
+    return [] if code is None else [code_item(code.value, code.meaning)]
 
 
 def _sources_of_frames(derived: Dataset, label: Label, references: Sequence[Reference]) -> None:
@@ -287,7 +271,7 @@ def _sources_of_frames(derived: Dataset, label: Label, references: Sequence[Refe
     item = Dataset()
     item.DerivationDescription = derived.DerivationDescription
     item.DerivationCodeSequence = Items(_derivation_codes(label))
-    item.SourceImageSequence = Items([_source(one) for one in references])
+    item.SourceImageSequence = Items([source_item(one) for one in references])
     for group in _groups(derived):
         if "DerivationImageSequence" in group:
             del group.DerivationImageSequence
@@ -297,44 +281,9 @@ def _sources_of_frames(derived: Dataset, label: Label, references: Sequence[Refe
             delattr(derived, keyword)
     evidence = Dataset()
     evidence.StudyInstanceUID = derived.StudyInstanceUID
-    evidence.ReferencedSeriesSequence = Items(_series(references, "ReferencedSOPSequence"))
+    evidence.ReferencedSeriesSequence = Items(by_series(references, "ReferencedSOPSequence"))
     derived.SourceImageEvidenceSequence = Items([evidence])
-    derived.ReferencedSeriesSequence = Items(_series(references, "ReferencedInstanceSequence"))
-
-
-def _series(references: Sequence[Reference], keyword: str) -> Iterator[Dataset]:
-    """Name sources by series; the sequence of a series has another name in each module."""
-    for uid in dict.fromkeys(one.series_instance_uid for one in references):
-        series = Dataset()
-        series.SeriesInstanceUID = uid
-        images = [_referenced(one) for one in references if one.series_instance_uid == uid]
-        setattr(series, keyword, Items(images))
-        yield series
-
-
-def _source(reference: Reference) -> Dataset:
-    item = _referenced(reference)
-    if reference.frames:
-        item.ReferencedFrameNumber = list(reference.frames)
-    item.PurposeOfReferenceCodeSequence = Items(
-        [_code("121322", "Source image for image processing operation")]
-    )
-    return item
-
-
-def _referenced(reference: Reference) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID = reference.sop_class_uid
-    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
-    return item
-
-
-def _code(value: str, meaning: str) -> Dataset:
-    item = Dataset()
-    item.CodeValue = value
-    item.CodingSchemeDesignator = "DCM"
-    item.CodeMeaning = meaning
-    return item
+    derived.ReferencedSeriesSequence = Items(by_series(references, "ReferencedInstanceSequence"))
 
 
 def stays_in_class(

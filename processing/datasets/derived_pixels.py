@@ -5,6 +5,7 @@ PS3.3 Sections C.7.6.3, C.11.1, C.11.2 and C.7.6.2; PS3.5 Annex A.2.
 """
 
 from collections.abc import Iterable
+from io import BytesIO
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -133,12 +134,13 @@ def write(
 
     ``sources`` is its Source Image Sequence, encoded already, or nothing.
     """
-    buffer = DicomIO(file)
-    buffer.is_implicit_VR, buffer.is_little_endian = False, True
     characters = derived.get("SpecificCharacterSet") or default_encoding
-    write_dataset(buffer, derived[:_SOURCE_IMAGES], characters)
-    file.write(sources)
-    write_dataset(buffer, derived[_SOURCE_IMAGES:], characters)
+    for part, before in ((derived[:_SOURCE_IMAGES], b""), (derived[_SOURCE_IMAGES:], sources)):
+        encoded = BytesIO()  # many small writes are cheaper there
+        buffer = DicomIO(encoded)
+        buffer.is_implicit_VR, buffer.is_little_endian = False, True
+        write_dataset(buffer, part, characters)
+        file.write(before + encoded.getvalue())
     word = derived.BitsAllocated > 8
     file.write(_PIXEL_DATA + (b"OW" if word else b"OB") + b"\0\0")
     at = file.tell()

@@ -89,6 +89,14 @@ class Reader:
         """Read the whole buffer as one Data Set. Raises ``DataSetMalformed``."""
         return self._data_set(encoding, end=len(self._buffer), depth=0)
 
+    def read_items(self, encoding: Encoding, length: int | None) -> int:
+        """Walk the items of a sequence, up to its delimiter where its length is unknown. Give their bytes.
+
+        Raises ``DataSetMalformed``.
+        """
+        self._items(encoding, end=length, depth=0)
+        return self._at
+
     def _data_set(self, encoding: Encoding, *, end: int | None, depth: int) -> DataSet:
         """Read elements up to ``end``, or up to an Item Delimitation where it is unknown."""
         if depth > MAX_DEPTH:

@@ -8,12 +8,20 @@ volume is refused with the reason, never mended. PS3.3 Sections C.7.6.2 and C.7.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from pydicom.dataset import Dataset
 
+from processing.datasets.raw_values import numbers_of
 from processing.operations.operation import NotProcessable
 from processing.operations.space import Grid, Vector
+
+_POSITION = 0x0020_0032
+_ORIENTATION = 0x0020_0037
+_PIXEL_SPACING = 0x0028_0030
+_NUMBER_OF_FRAMES = 0x0028_0008
+_PER_FRAME = 0x5200_9230
 
 _SAME_DIRECTION = 1e-3
 """Difference of direction cosines that rounding explains."""
@@ -87,7 +95,7 @@ def functional(head: Dataset, frame: int, keyword: str) -> Dataset | None:
 
 def spacing_of(head: Dataset, frame: int) -> tuple[float, float] | None:
     """Give the distance between rows and between columns, in mm in the patient, where it is stated."""
-    numbers = _numbers(_holder(head, frame, "PixelMeasuresSequence"), "PixelSpacing", 2)
+    numbers = _numbers(_holder(head, frame, "PixelMeasuresSequence"), _PIXEL_SPACING, 2)
     if numbers is None or not (numbers > 0).all():
         return None
     return float(numbers[0]), float(numbers[1])
@@ -95,29 +103,37 @@ def spacing_of(head: Dataset, frame: int) -> tuple[float, float] | None:
 
 def grid_of(head: Dataset, frame: int) -> Grid | None:
     """Tell where an image or frame lies; ``None`` where it does not say so."""
-    if int(head.get("NumberOfFrames") or 1) > 1 and not _has_groups(head):
+    groups = _has_groups(head)
+    if not groups and _NUMBER_OF_FRAMES in head and int(head.get("NumberOfFrames") or 1) > 1:
         return None  # one position cannot be that of several frames
-    position = _numbers(_holder(head, frame, "PlanePositionSequence"), "ImagePositionPatient", 3)
-    cosines = _numbers(
-        _holder(head, frame, "PlaneOrientationSequence"), "ImageOrientationPatient", 6
-    )
+    position = _numbers(_holder(head, frame, "PlanePositionSequence"), _POSITION, 3)
+    cosines = _numbers(_holder(head, frame, "PlaneOrientationSequence"), _ORIENTATION, 6)
     spacing = spacing_of(head, frame)
     if position is None or cosines is None or spacing is None:
         return None
-    along_row, along_column = cosines[:3], cosines[3:]
+    directions = _directions(*cosines.tolist())
+    if directions is None:
+        return None
+    return Grid(
+        origin_mm=position,
+        along_row=directions[0],
+        along_column=directions[1],
+        spacing_mm=spacing,
+        rows=int(head.Rows),
+        columns=int(head.Columns),
+    )
+
+
+@lru_cache(maxsize=64)
+def _directions(*cosines: float) -> tuple[Vector, Vector] | None:
+    """Make cosines exact: of length one and at right angles; ``None`` where they are nowhere near it."""
+    along_row, along_column = np.array(cosines[:3]), np.array(cosines[3:])
     lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
     if not np.allclose((*lengths, along_row @ along_column), (1, 1, 0), atol=_SAME_DIRECTION):
         return None
     along_row = along_row / lengths[0]
     along_column = along_column - (along_column @ along_row) * along_row
-    return Grid(
-        origin_mm=position,
-        along_row=along_row,
-        along_column=along_column / np.linalg.norm(along_column),
-        spacing_mm=spacing,
-        rows=int(head.Rows),
-        columns=int(head.Columns),
-    )
+    return along_row, along_column / np.linalg.norm(along_column)
 
 
 def stack_of(grids: Sequence[Grid | None]) -> Stack:
@@ -171,10 +187,15 @@ def flattened(head: Dataset, frame: int) -> Dataset:
 
 
 def _require_alike(grids: Sequence[Grid]) -> None:
-    turned = sum(not _parallel(grids[0], one) for one in grids)
+    axes = np.array([(*one.along_row, *one.along_column) for one in grids])
+    turned = int((~np.isclose(axes, axes[0], atol=_SAME_DIRECTION).all(axis=1)).sum())
     if turned:
         raise OrientationsMixed(f"{turned} of {len(grids)} images lie in another orientation")
-    other = sum(not _alike(grids[0], one) for one in grids)
+    sizes = np.array([(one.rows, one.columns) for one in grids])
+    spacings = np.array([one.spacing_mm for one in grids])
+    alike = (sizes == sizes[0]).all(axis=1)
+    alike &= np.isclose(spacings, spacings[0], rtol=_SAME_SPACING, atol=0).all(axis=1)
+    other = int((~alike).sum())
     if other:
         raise SizesMixed(f"{other} of {len(grids)} images have another size or Pixel Spacing")
 
@@ -196,20 +217,8 @@ def _require_even(depths: Vector) -> None:
         raise SpacingUneven(f"slices are {distances.min():.3f} to {distances.max():.3f} mm apart")
 
 
-def _parallel(one: Grid, other: Grid) -> bool:
-    return np.allclose(one.along_row, other.along_row, atol=_SAME_DIRECTION) and np.allclose(
-        one.along_column, other.along_column, atol=_SAME_DIRECTION
-    )
-
-
-def _alike(one: Grid, other: Grid) -> bool:
-    return (one.rows, one.columns) == (other.rows, other.columns) and np.allclose(
-        one.spacing_mm, other.spacing_mm, rtol=_SAME_SPACING, atol=0
-    )
-
-
 def _has_groups(head: Dataset) -> bool:
-    return "PerFrameFunctionalGroupsSequence" in head
+    return _PER_FRAME in head
 
 
 def _holder(head: Dataset, frame: int, keyword: str) -> Dataset | None:
@@ -217,11 +226,10 @@ def _holder(head: Dataset, frame: int, keyword: str) -> Dataset | None:
     return functional(head, frame, keyword) if _has_groups(head) else head
 
 
-def _numbers(holder: Dataset | None, keyword: str, count: int) -> Vector | None:
+def _numbers(holder: Dataset | None, tag: int, count: int) -> Vector | None:
     """Give the values of an attribute, ``None`` unless they are ``count`` finite numbers."""
     try:
-        values = None if holder is None else holder.get(keyword)
-        numbers = np.array([float(one) for one in values or ()])
+        numbers = np.array(() if holder is None else numbers_of(holder, tag), dtype=np.float64)
     except (TypeError, ValueError):
         return None
     return numbers if numbers.size == count and bool(np.isfinite(numbers).all()) else None

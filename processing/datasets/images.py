@@ -5,8 +5,10 @@ rescale, Pixel Padding, colour spaces. Refuses what is no image. Runs only in th
 sandbox: it decodes what peers have sent. PS3.3 Sections C.7.6.3, C.7.5.1.1.2, C.11.1.
 """
 
+import os
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +18,19 @@ from pydicom.filereader import read_dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, convert_color_space
 
 from processing.codecs.frame import COLOR, GRAYSCALE, PALETTE
-from processing.datasets import native, pixels, source, writing
+from processing.datasets import native, pixels, skim, source, writing
 from processing.datasets.elements import EXPLICIT_LITTLE, PIXEL_DATA, DataSet
 from processing.datasets.geometry import functional
 from processing.datasets.image_pixel import ImagePixel, described
+from processing.datasets.raw_values import numbers_of
 from processing.datasets.scale import Scale
-from processing.datasets.syntaxes import COMPRESSED
-from processing.operations.operation import NotProcessable, Values
+from processing.datasets.syntaxes import COMPRESSED, EXPLICIT_LITTLE_ENDIAN
+from processing.operations.operation import Mask, NotProcessable, Values
+
+_PER_FRAME = 0x5200_9230
+_MODALITY_LUT = 0x0028_3000
+_RESCALE_INTERCEPT = 0x0028_1052
+_RESCALE_SLOPE = 0x0028_1053
 
 Stored = tuple[str, int, str]
 """Path, offset of the Data Set, transfer syntax UID."""
@@ -46,12 +54,15 @@ class Source:
     def __init__(self, stored: Stored, place: Place) -> None:
         self._stored = stored
         self._place = place
-        with self._opened() as elements:
-            if PIXEL_DATA not in elements:
-                raise NoImage("an instance holds no image")
-            self.head = head_of(elements)
-            self._image = described(elements)
+        self._native: tuple[int, int] | None = None
+        if not self._skimmed():
+            with self._opened() as elements:
+                if PIXEL_DATA not in elements:
+                    raise NoImage("an instance holds no image")
+                self.head = head_of(elements)
+                self._image = described(elements)
         self._kept: tuple[memoryview, ImagePixel] | None = None
+        self._scales: dict[int, Scale] = {}
         if self.photometric not in GRAYSCALE | {PALETTE} and self._image.form.samples != 3:
             raise NoImage("an image is neither gray nor of three colours")
 
@@ -63,7 +74,7 @@ class Source:
     @property
     def is_framed(self) -> bool:
         """Tell whether its attributes are those of frames, be it one."""
-        return self.frames > 1 or "PerFrameFunctionalGroupsSequence" in self.head
+        return self.frames > 1 or _PER_FRAME in self.head
 
     @property
     def photometric(self) -> str:
@@ -82,6 +93,12 @@ class Source:
 
     def scale(self, frame: int) -> Scale:
         """Tell how a frame's samples stand for modality values."""
+        key = frame if _PER_FRAME in self.head else 0
+        if key not in self._scales:
+            self._scales[key] = self._scale(key)
+        return self._scales[key]
+
+    def _scale(self, frame: int) -> Scale:
         form = self._image.form
         slope, intercept = _rescale(self.head, frame)
         return Scale(
@@ -95,16 +112,24 @@ class Source:
 
     def values(self, frame: int) -> Values:
         """Give a gray frame's modality values, NaN where it is padded."""
-        samples = self._samples(frame)
-        scale = self.scale(frame)
-        if "ModalityLUTSequence" in self.head:
-            values = np.asarray(apply_modality_lut(samples, self.head), dtype=np.float64)
+        samples, padded = self.samples(frame)
+        if self.has_table:
+            values: Values = np.asarray(apply_modality_lut(samples, self.head), dtype=np.float64)
         else:
-            values = samples * scale.slope + scale.intercept
-        padded = _padded(samples, self.head, scale)
+            values = self.scale(frame).values(samples)
         if padded is not None:
             values[padded] = np.nan
         return values
+
+    @property
+    def has_table(self) -> bool:
+        """Tell whether a Modality LUT says what its samples stand for."""
+        return _MODALITY_LUT in self.head
+
+    def samples(self, frame: int) -> tuple[npt.NDArray[Any], Mask | None]:
+        """Give a gray frame as it is stored, and where it is padded, if it is anywhere."""
+        samples = self._samples(frame)
+        return samples, _padded(samples, self.head, self.scale(frame))
 
     def colors(self, frame: int) -> tuple[Values, int]:
         """Give red, green and blue of a colour frame, and their bits."""
@@ -133,6 +158,8 @@ class Source:
         """Give all frames as native bytes; those of a multi-frame image stay at hand, in a file."""
         if self._kept is not None:
             return self._kept
+        if self._native is not None:
+            return self._mapped(*self._native), self._image
         with self._opened() as elements:
             if self._stored[2] in COMPRESSED:
                 pixels.decompress(
@@ -146,6 +173,32 @@ class Source:
         if image.frames > 1:
             self._kept = decoded
         return decoded
+
+    def _skimmed(self) -> bool:
+        """Read what is plain the short way. What is not is left to the reader that follows everything."""
+        path, offset, syntax = self._stored
+        if syntax != EXPLICIT_LITTLE_ENDIAN:
+            return False
+        with Path(path).open("rb") as file:
+            if os.fstat(file.fileno()).st_size > self._place.max_bytes:
+                raise source.TooLarge("stored file")
+            found = skim.skimmed(source.mapped(file)[offset:])
+        if found is None or found.pixels is None:
+            return False
+        image = described(found.described)
+        wanted = image.form.frame_bytes * image.frames
+        if image.frames != 1 or found.pixels[1] not in (wanted, wanted + wanted % 2):
+            return False
+        self.head, self._image = found.head, image
+        self._native = (offset + found.pixels[0], wanted)
+        return True
+
+    def _mapped(self, start: int, length: int) -> memoryview:
+        with Path(self._stored[0]).open("rb") as file:
+            value = source.mapped(file)[start : start + length]
+        if len(value) != length:
+            raise NoImage("an instance is shorter than it was")
+        return value
 
     def _opened(self) -> Any:
         return source.opened(
@@ -169,8 +222,9 @@ def _rescale(head: Dataset, frame: int) -> tuple[float, float]:
         return 1.0, 0.0
     holder = functional(head, frame, "PixelValueTransformationSequence") or head
     try:
-        slope = float(holder.get("RescaleSlope") or 1)
-        intercept = float(holder.get("RescaleIntercept") or 0)
+        (slope,) = numbers_of(holder, _RESCALE_SLOPE) or (1.0,)
+        (intercept,) = numbers_of(holder, _RESCALE_INTERCEPT) or (0.0,)
+        slope = slope or 1.0
     except (TypeError, ValueError) as error:
         raise NoImage("Rescale Slope or Intercept is no number") from error
     if not np.isfinite((slope, intercept)).all():
@@ -191,13 +245,13 @@ def _cell(head: Dataset, keyword: str, signed: bool, bits_allocated: int) -> int
     return value - (1 << bits_allocated) if signed and value >> bits_allocated - 1 else value
 
 
-def _padded(samples: npt.NDArray[Any], head: Dataset, scale: Scale) -> npt.NDArray[Any] | None:
+def _padded(samples: npt.NDArray[Any], head: Dataset, scale: Scale) -> Mask | None:
     if scale.padding is None:
         return None
     limit = _cell(head, "PixelPaddingRangeLimit", scale.signed, scale.bits_allocated)
     low, high = sorted((scale.padding, scale.padding if limit is None else limit))
-    padded: npt.NDArray[Any] = (samples >= low) & (samples <= high)
-    return padded
+    padded: Mask = samples == low if low == high else (samples >= low) & (samples <= high)
+    return padded if padded.any() else None
 
 
 def _bits_stored(cells: npt.NDArray[Any], image: ImagePixel) -> npt.NDArray[Any]:
@@ -209,4 +263,10 @@ def _bits_stored(cells: npt.NDArray[Any], image: ImagePixel) -> npt.NDArray[Any]
         return cells
     if not 0 <= above <= below:
         raise NoImage("High Bit does not go together with Bits Stored")
-    return np.asarray(np.right_shift(np.left_shift(cells, above), below))
+    if not form.signed and not above:
+        return np.asarray(cells >> below)
+    if not form.signed and above == below:
+        return np.asarray(cells & cells.dtype.type((1 << form.bits_stored) - 1))
+    shifted = np.left_shift(cells, above)
+    np.right_shift(shifted, below, out=shifted)
+    return np.asarray(shifted)

@@ -10,7 +10,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,9 +24,9 @@ from pacs.core.processing import (
     Takes,
 )
 from processing.datasets.syntaxes import EXPLICIT_LITTLE_ENDIAN
+from processing.operations.catalogue import Catalogue, Offered, OperationUnknown
 from processing.operations.operation import Kind, Operation
 from processing.operations.parameters import ParameterRefused, read, rules, told
-from processing.operations.registry import OPERATIONS
 from processing.sandbox import Bounds, Sandbox, TaskFailed
 
 _TASK = "processing.datasets.process_tasks:process"
@@ -38,8 +37,19 @@ _TAKES = {Kind.IMAGE: Takes.IMAGE, Kind.VOLUME: Takes.SERIES, Kind.SET: Takes.ST
 class SandboxedProcessor:
     """Computes in worker processes; may be used from many threads at once."""
 
-    def __init__(self, settings: Process, work_folder: Path) -> None:
+    def __init__(
+        self,
+        settings: Process,
+        work_folder: Path,
+        *,
+        catalogue: Catalogue | None = None,
+        workers: int = 0,
+        threads: int = 0,
+    ) -> None:
+        """``workers`` at most, and ``threads`` in each; 0 is one per core. Only our operations unless given."""
         self._max_bytes = settings.max_image_bytes
+        self._catalogue = catalogue or Catalogue()
+        self._threads = threads or os.cpu_count() or 1
         self._folder = work_folder
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._sandbox = Sandbox(
@@ -47,23 +57,29 @@ class SandboxedProcessor:
                 timeout_s=settings.timeout_s,
                 memory_bytes=settings.memory_bytes,
                 file_bytes=settings.memory_bytes,
-            )
+            ),
+            workers=workers,
         )
 
-    def checked(self, operation: str, parameters: Mapping[str, str]) -> OperationFact:
+    def checked(
+        self, operation: str, parameters: Mapping[str, str], version: str = ""
+    ) -> OperationFact:
         """Give the operation. Raises ``ProcessingUnknown``."""
-        found = OPERATIONS.get(operation)
-        if found is None:
-            raise ProcessingUnknown(f"there is no operation {operation[:64]!r}")
+        return _fact(self._asked(operation, parameters, version).operation)
+
+    def _asked(self, name: str, parameters: Mapping[str, str], version: str) -> Offered:
         try:
-            read(found.parameters, parameters)
-        except ParameterRefused as error:
+            found = self._catalogue.find(name, version)
+            read(found.operation.parameters, parameters)
+        except (OperationUnknown, ParameterRefused) as error:
             raise ProcessingUnknown(str(error)) from error
-        return _fact(found)
+        return found
 
     @contextmanager
     def process(self, request: ProcessingRequest) -> Iterator[Sequence[DerivedImage]]:
-        """Yield the results. Raises ``ProcessingRefused`` or ``ProcessingFailed``."""
+        """Yield the results. Raises ``ProcessingRefused``, ``ProcessingFailed`` or ``ProcessingUnknown``."""
+        offered = self._asked(request.operation, request.parameters, request.version)
+        _require_part(offered.operation, request)
         with self._scratch() as folder:
             yield [
                 DerivedImage(
@@ -72,21 +88,33 @@ class SandboxedProcessor:
                     sop_instance_uid=SOPInstanceUID(sop_instance_uid),
                     transfer_syntax_uid=TransferSyntaxUID(EXPLICIT_LITTLE_ENDIAN),
                 )
-                for name, sop_class_uid, sop_instance_uid in self._made(request, folder)
+                for name, sop_class_uid, sop_instance_uid in self._made(request, offered, folder)
             ]
+
+    def worker_pids(self) -> frozenset[int]:
+        """List the worker processes that run now."""
+        return self._sandbox.worker_pids()
 
     def close(self) -> None:
         """End the workers. Work under way fails."""
         self._sandbox.close()
 
-    def _made(self, request: ProcessingRequest, folder: str) -> Sequence[tuple[str, str, str]]:
+    def _made(
+        self, request: ProcessingRequest, offered: Offered, folder: str
+    ) -> Sequence[tuple[str, str, str]]:
         asked = {
-            **asdict(request),
+            "operation": offered.place,
+            "parameters": dict(request.parameters),
+            "series_instance_uid": request.series_instance_uid,
+            "series_description": request.series_description,
+            "part": request.part,
+            "parts": request.parts,
+            "uid_root": request.uid_root,
+            "made": (request.made or datetime.now(UTC)).astimezone(UTC).isoformat(),
             "sources": [(one.path, one.offset, one.transfer_syntax_uid) for one in request.sources],
-            "made": (request.made or datetime.now(UTC)).isoformat(),
             "folder": folder,
             "max_bytes": self._max_bytes,
-            "threads": os.cpu_count() or 1,
+            "threads": self._threads,
         }
         try:
             answer = self._sandbox.run(_TASK, asked)
@@ -129,9 +157,17 @@ def _alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
         os.close(descriptor)
 
 
-def facts() -> Sequence[OperationFact]:
+def facts(catalogue: Catalogue) -> Sequence[OperationFact]:
     """List what can be asked for."""
-    return [_fact(one) for one in OPERATIONS.values()]
+    return [_fact(one) for one in catalogue.operations]
+
+
+def _require_part(operation: Operation, request: ProcessingRequest) -> None:
+    """Hold a request to the parts there are. Raises ``ProcessingRefused``."""
+    if not 0 <= request.part < request.parts:
+        raise ProcessingRefused(f"there is no part {request.part} of {request.parts}")
+    if request.parts > 1 and not operation.divisible:
+        raise ProcessingRefused(f"{operation.name} is not computed in parts")
 
 
 def _fact(operation: Operation) -> OperationFact:
@@ -146,4 +182,5 @@ def _fact(operation: Operation) -> OperationFact:
             Parameter(name=name, default=defaults[name], bounds=rule.bounds, says=rule.says)
             for name, rule in rules(operation.parameters).items()
         ],
+        divisible=operation.divisible,
     )

@@ -9,18 +9,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import pydicom.config
 
 from processing.codecs.frame import COLOR, NotEncodable
-from processing.datasets.derived import Label, Reference, references_of
+from processing.datasets.derived import Label
 from processing.datasets.geometry import flattened, grid_of, place_of, spacing_of, stack_of
 from processing.datasets.image_pixel import PixelsUndecodable
 from processing.datasets.images import Place, Source, Stored
+from processing.datasets.references import Reference, references_of
 from processing.datasets.results import DoesNotFit, Origin, Results
 from processing.datasets.scale import display
+from processing.operations.loading import loaded
 from processing.operations.operation import (
     Colors,
     Image,
@@ -32,8 +34,7 @@ from processing.operations.operation import (
     run_on_set,
 )
 from processing.operations.parameters import read
-from processing.operations.registry import OPERATIONS
-from processing.operations.space import Volume
+from processing.operations.space import StoredSlices, Volume, in_turn
 
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
@@ -43,14 +44,16 @@ _LUMINANCE = np.array((0.299, 0.587, 0.114))
 
 
 class Request(TypedDict):
-    """What is asked, as it travels."""
+    """What is asked, as it travels. ``operation`` is where it is found, "module:ATTRIBUTE"."""
 
     operation: str
     parameters: dict[str, str]
     series_instance_uid: str
     series_description: str
+    part: int
+    parts: int
+    uid_root: str
     made: str
-    uid_root: NotRequired[str]
     sources: list[Stored]
     folder: str
     max_bytes: int
@@ -68,20 +71,20 @@ def process(request: Request) -> Mapping[str, object]:
 
 
 def _processed(request: Request) -> list[tuple[str, str, str]]:
-    operation = OPERATIONS[request["operation"]]
+    operation = loaded(request["operation"])
     label = Label(
         operation=operation,
         parameters=read(operation.parameters, request["parameters"]),
         series_instance_uid=request["series_instance_uid"],
         series_description=request["series_description"],
         made=datetime.fromisoformat(request["made"]),
-        uid_root=request.get("uid_root", ""),
+        uid_root=request["uid_root"],
     )
     results = Results(label=label, folder=Path(request["folder"]))
     place = Place(folder=request["folder"], max_bytes=request["max_bytes"])
     sources = [Source((path, at, syntax), place) for path, at, syntax in request["sources"]]
     work: Mapping[Kind, Callable[[], None]] = {
-        Kind.IMAGE: lambda: _each(sources, results),
+        Kind.IMAGE: lambda: _each(sources, results, request["threads"]),
         Kind.SET: lambda: _sets(sources, results),
         Kind.VOLUME: lambda: _volume(sources, results, request),
     }
@@ -92,7 +95,12 @@ def _processed(request: Request) -> list[tuple[str, str, str]]:
 # --- each image ---------------------------------------------------------------------------
 
 
-def _each(sources: Sequence[Source], results: Results) -> None:
+def _each(sources: Sequence[Source], results: Results, threads: int) -> None:
+    if not any(one.is_color or one.is_framed for one in sources):
+        label = results.label
+        for source, values in in_turn(lambda one: _run(one, 0, label), sources, threads):
+            results.gray(values, _origin(source))
+        return
     for source in sources:
         if source.is_color:
             _color(source, results)
@@ -107,7 +115,7 @@ def _gray(source: Source, results: Results) -> None:
     if source.is_framed and results.label.operation.meaning is Meaning.SAME:
         scales = [source.scale(frame) for frame in range(source.frames)]
         try:
-            results.frames_of_gray(values, scales, _origin(source))
+            results.frames_of_gray(values(), scales, _origin(source))
         except DoesNotFit:
             pass  # then each frame gets samples of its own
         else:
@@ -132,7 +140,7 @@ def _color(source: Source, results: Results) -> None:
 
     stays = source.photometric in COLOR and operation.colors is not Colors.LUMINANCE
     if stays and source.is_framed:
-        results.frames_of_color(colors, bits, _origin(source))
+        results.frames_of_color(colors(), bits, _origin(source))
         return
     for frame, one in enumerate(colors()):
         origin = _origin(source, frame if source.is_framed else None)
@@ -240,13 +248,34 @@ def _volume(sources: Sequence[Source], results: Results, request: Request) -> No
         step_mm=stack.step_mm,
         count=len(ordered),
         read=lambda k: ordered[k].values(),
+        stored=_stored(ordered),
         scratch=request["folder"],
         threads=request["threads"],
+        part=request["part"],
+        parts=request["parts"],
     )
     origin = _origin_of(ordered, ordered[len(ordered) // 2], 0)
     for projected in results.label.operation.run(volume, results.label.parameters):
-        numbered = replace(origin, number=len(results.made) + 1)
-        results.gray(projected.values, numbered, projected)
+        used = [ordered[k] for k in volume.slices_of(*projected.planes)]
+        made_of = replace(
+            origin,
+            heads=[one.source.head for one in used],
+            references=_references(used),
+            number=projected.number or len(results.made) + 1,
+        )
+        results.gray(projected.values, made_of, projected)
+
+
+def _stored(frames: Sequence[_Frame]) -> StoredSlices | None:
+    """Offer slices as samples, where all of them mean the same by the same sample."""
+    scale = frames[0].source.scale(frames[0].frame)
+    if scale.slope <= 0 or any(
+        one.source.has_table or one.source.scale(one.frame) != scale for one in frames
+    ):
+        return None
+    return StoredSlices(
+        read=lambda k: frames[k].source.samples(frames[k].frame), values=scale.values
+    )
 
 
 def _frames(sources: Sequence[Source], label: Label) -> list[_Frame]:

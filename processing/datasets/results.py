@@ -3,8 +3,9 @@
 Owns the way from values to a file in a folder, and the bound on their number.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ from pydicom.dataset import Dataset
 
 from processing.datasets import derived as data_set
 from processing.datasets import derived_pixels as pixels
-from processing.datasets.derived import MR, Label, Reference
+from processing.datasets.derived import MR, Label
+from processing.datasets.references import Reference, source_images
 from processing.datasets.scale import DISPLAY_BITS, Scale, display, encoded, padded, spread_out
-from processing.operations.operation import Meaning, NotProcessable, Values
+from processing.operations.operation import MAX_RESULTS, Meaning, NotProcessable, Values
 from processing.operations.space import Projected
 
-MAX_RESULTS = 4_096
-"""Images that one request may give."""
-
 Samples = npt.NDArray[Any]
+
+_MAX_SIDE = 0xFFFF
+"""Rows and Columns are US. PS3.3 Section C.7.6.3."""
 
 
 class DoesNotFit(Exception):
@@ -52,6 +54,7 @@ class Results:
 
     def gray(self, values: Values, origin: Origin, projected: Projected | None = None) -> None:
         """Keep one gray image; ``projected`` says where it lies if not where its source does."""
+        _require_image(values, (), self.label)
         samples, scale = self._stored(values, origin.scale)
         derived = self._begun_gray(origin, scale)
         pixels.describe_gray(derived, scale, samples.shape)
@@ -60,40 +63,49 @@ class Results:
             pixels.placed(derived, projected.grid, projected.thickness_mm)
         else:
             _stretched(derived, origin)
-        self._finish(derived, origin, lambda: iter((samples,)))
+        self._finish(derived, origin, iter((samples,)))
 
     def color(self, colors: Values, bits: int, origin: Origin, *, as_capture: bool) -> None:
         """Keep one colour image."""
+        _require_image(colors, (3,), self.label)
         derived = data_set.begun(origin.head, as_capture=as_capture)
         pixels.describe_color(derived, bits, colors.shape)
         _stretched(derived, origin)
-        self._finish(derived, origin, lambda: iter((color_samples(colors, bits),)))
+        self._finish(derived, origin, iter((color_samples(colors, bits),)))
 
     def frames_of_gray(
-        self, values: Callable[[], Iterator[Values]], scales: Sequence[Scale], origin: Origin
+        self, values: Iterator[Values], scales: Sequence[Scale], origin: Origin
     ) -> None:
         """Keep a multi-frame image as its source stores it. Raises ``DoesNotFit``; then nothing is kept."""
         derived = data_set.begun(origin.head, as_capture=False)
 
+        first = next(values)
+
         def samples() -> Iterator[Samples]:
-            for one, scale in zip(values(), scales, strict=True):
+            for one, scale in zip(chain((first,), values), scales, strict=True):
+                _require_image(one, (), self.label)
                 fitting = scale.samples(one)
                 if fitting is None:
                     raise DoesNotFit
                 yield fitting
 
-        pixels.describe_gray(derived, origin.scale, next(values()).shape)
+        pixels.describe_gray(derived, origin.scale, first.shape)
         _stretched(derived, origin)
-        self._finish(derived, origin, samples)
+        self._finish(derived, origin, samples())
 
-    def frames_of_color(
-        self, colors: Callable[[], Iterator[Values]], bits: int, origin: Origin
-    ) -> None:
+    def frames_of_color(self, colors: Iterator[Values], bits: int, origin: Origin) -> None:
         """Keep a multi-frame colour image."""
         derived = data_set.begun(origin.head, as_capture=False)
-        pixels.describe_color(derived, bits, next(colors()).shape)
+        first = next(colors)
+        pixels.describe_color(derived, bits, first.shape)
         _stretched(derived, origin)
-        self._finish(derived, origin, lambda: (color_samples(one, bits) for one in colors()))
+
+        def samples() -> Iterator[Samples]:
+            for one in chain((first,), colors):
+                _require_image(one, (3,), self.label)
+                yield color_samples(one, bits)
+
+        self._finish(derived, origin, samples())
 
     def _stored(self, values: Values, source: Scale) -> tuple[Samples, Scale]:
         meaning = self.label.operation.meaning
@@ -103,7 +115,8 @@ class Results:
             return spread_out(values)
         scale = padded(display()) if np.isnan(values).any() else display()
         samples = scale.samples(values * float((1 << DISPLAY_BITS) - 1))
-        assert samples is not None, "display levels are from 0 to 1"
+        if samples is None:
+            raise NotProcessable(f"{self.label.operation.name} gave levels that are none")
         return samples, scale
 
     def _begun_gray(self, origin: Origin, scale: Scale) -> Dataset:
@@ -137,20 +150,27 @@ class Results:
         elif "WindowCenter" not in derived and "VOILUTSequence" not in derived:
             pixels.windowed(derived, values)
 
-    def _finish(
-        self, derived: Dataset, origin: Origin, frames: Callable[[], Iterator[Samples]]
-    ) -> None:
+    def _finish(self, derived: Dataset, origin: Origin, frames: Iterator[Samples]) -> None:
         if len(self.made) >= MAX_RESULTS:
             raise NotProcessable(f"there would be more than {MAX_RESULTS} results")
-        derived.SOPInstanceUID = self.label.uid_of(len(self.made))
         data_set.labelled(derived, origin.head, self.label, origin.references, origin.number)
         data_set.warned(derived, origin.heads)
         framed = "SharedFunctionalGroupsSequence" in derived
-        sources = b"" if framed else data_set.source_images(origin.references)
+        sources = b"" if framed else source_images(origin.references)
         name = f"{len(self.made)}.dcm"
         with (self.folder / name).open("wb") as file:
-            pixels.write(derived, sources, frames(), file)
+            pixels.write(derived, sources, frames, file)
         self.made.append((name, str(derived.SOPClassUID), str(derived.SOPInstanceUID)))
+
+
+def _require_image(values: Values, samples: tuple[int, ...], label: Label) -> None:
+    """Hold an operation, which others may have written, to giving an image. Raises ``NotProcessable``."""
+    shape = getattr(values, "shape", ())
+    sides = [one for one in shape[:2] if 0 < one <= _MAX_SIDE]
+    if len(sides) < 2 or shape[2:] != samples:
+        raise NotProcessable(f"{label.operation.name} gave no image")
+    if values.dtype.kind != "f" or np.isinf(values).any():
+        raise NotProcessable(f"{label.operation.name} gave values that are no numbers")
 
 
 def _stretched(derived: Dataset, origin: Origin) -> None:

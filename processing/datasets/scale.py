@@ -37,6 +37,12 @@ class Scale:
         half = 1 << self.bits_stored - 1
         return (-half, half - 1) if self.signed else (0, 2 * half - 1)
 
+    def values(self, samples: npt.NDArray[Any]) -> Values:
+        """Give the values that samples stand for."""
+        values: Values = samples * self.slope
+        values += self.intercept
+        return values
+
     def is_like(self, other: "Scale") -> bool:
         """Tell whether samples are stored alike and stand for the same values; padding aside."""
         return replace(self, padding=None) == replace(other, padding=None)
@@ -44,20 +50,24 @@ class Scale:
     def samples(self, values: Values) -> npt.NDArray[Any] | None:
         """Round values to samples, the padding value where they are NaN; ``None`` where they do not fit."""
         missing = np.isnan(values)
-        exact = np.rint((np.where(missing, self.intercept, values) - self.intercept) / self.slope)
+        exact = values - self.intercept
+        exact /= self.slope
+        np.rint(exact, out=exact)
+        if has_gaps := bool(missing.any()):
+            exact[missing] = max(0, self.range[0])
         low, high = self.range
         if exact.size and not low <= exact.min() <= exact.max() <= high:
             return None
-        samples = exact.astype(np.int64)
+        samples = exact.astype(f"<{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
         if self.padding is not None:
             # What was measured must not come to look like padding.
             beside = 1 if self.padding < high else -1
-            samples[(samples == self.padding) & ~missing] += beside
-        if missing.any():
+            samples[(exact == self.padding) & ~missing] = self.padding + beside
+        if has_gaps:
             if self.padding is None or not low <= self.padding <= high:
                 return None
             samples[missing] = self.padding
-        return samples.astype(f"<{'i' if self.signed else 'u'}{self.bits_allocated // 8}")
+        return samples
 
 
 def candidates(scale: Scale) -> Iterator[Scale]:

@@ -4,10 +4,20 @@ A kernel is a central difference along one axis and a smoothing along the
 other, weighted so that a ramp gives its slope: per mm, or per pixel.
 """
 
+from typing import Protocol
+
 import numpy as np
 from scipy import ndimage
 
-from processing.operations.operation import Image, Values
+from processing.operations.operation import (
+    Code,
+    Colors,
+    Image,
+    Kind,
+    Meaning,
+    Operation,
+    Values,
+)
 
 SOBEL = (1.0, 2.0, 1.0)
 PREWITT = (1.0, 1.0, 1.0)
@@ -27,6 +37,32 @@ def magnitude(image: Image, across: tuple[float, ...], unit: str) -> Values:
     """Give the steepest slope at each pixel."""
     down, right = slopes(image, across, unit)
     return np.hypot(down, right)
+
+
+class InUnit(Protocol):
+    """Parameters that say whether slopes are per mm or per pixel."""
+
+    @property
+    def unit(self) -> str: ...
+
+
+def steepest(name: str, parameters: type[InUnit], across: tuple[float, ...]) -> Operation:
+    """Make the operation that gives the magnitude of the gradient by these kernels."""
+
+    def run(image: Image, given: InUnit) -> Values:
+        return magnitude(image, across, given.unit)
+
+    return Operation(
+        name=name,
+        version="1.0",
+        kind=Kind.IMAGE,
+        parameters=parameters,
+        run=run,
+        contrast="FILTERED",
+        code=Code(value="113086", meaning="Edge enhancement"),
+        meaning=Meaning.OTHER,
+        colors=Colors.LUMINANCE,
+    )
 
 
 def _along(values: Values, difference: Values, weights: Values) -> Values:

@@ -23,7 +23,7 @@ class MeanProjection(Parameters):
 def mean_projection(volume: Volume, parameters: MeanProjection) -> Iterator[Projected]:
     """Give one image."""
     with view(volume, parameters.plane, parameters.spacing_mm) as planes:
-        yield projected(planes, range(planes.count), Mean, volume.threads)
+        yield projected(planes, range(planes.count), Mean, threads=volume.threads)
 
 
 OPERATION = Operation(

@@ -23,7 +23,7 @@ class MinIP(Parameters):
 def minip(volume: Volume, parameters: MinIP) -> Iterator[Projected]:
     """Give one image."""
     with view(volume, parameters.plane, parameters.spacing_mm) as planes:
-        yield projected(planes, range(planes.count), Minimum, volume.threads)
+        yield projected(planes, range(planes.count), Minimum, threads=volume.threads)
 
 
 OPERATION = Operation(

@@ -23,7 +23,7 @@ class Mip(Parameters):
 def mip(volume: Volume, parameters: Mip) -> Iterator[Projected]:
     """Give one image."""
     with view(volume, parameters.plane, parameters.spacing_mm) as planes:
-        yield projected(planes, range(planes.count), Maximum, volume.threads)
+        yield projected(planes, range(planes.count), Maximum, threads=volume.threads)
 
 
 OPERATION = Operation(

@@ -26,9 +26,16 @@ def mpr(volume: Volume, parameters: Mpr) -> Iterator[Projected]:
     """Give the planes from one side of the volume to the other, sampled linearly."""
     with view(volume, parameters.plane, parameters.spacing_mm) as planes:
         every = max(1, round(parameters.step_mm / planes.step_mm))
-        wanted = range(0, planes.count, every)
-        for depth, values in in_turn(planes.values, wanted, volume.threads):
-            yield Projected(values=values, grid=planes.grid(depth), thickness_mm=planes.step_mm)
+        numbers = {depth: n for n, depth in volume.share(range(0, planes.count, every))}
+        for depth, values in in_turn(planes.values, list(numbers), volume.threads):
+            grid = planes.grid(depth)
+            yield Projected(
+                values=values,
+                grid=grid,
+                thickness_mm=planes.step_mm,
+                number=numbers[depth],
+                planes=(grid,),
+            )
 
 
 OPERATION = Operation(
@@ -40,4 +47,5 @@ OPERATION = Operation(
     contrast="RESAMPLED",
     code=Code(value="113072", meaning="Multiplanar reformatting"),
     colors=Colors.REFUSED,
+    divisible=True,
 )

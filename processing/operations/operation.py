@@ -18,6 +18,9 @@ Values = npt.NDArray[np.floating[Any]]
 """Rows × columns of modality values."""
 Mask = npt.NDArray[np.bool_]
 
+MAX_RESULTS = 4_096
+"""Images that one request may give."""
+
 
 class NotProcessable(ValueError):
     """These images cannot be processed so; the text says why, without a word from the images."""
@@ -101,6 +104,7 @@ class Operation:
     shape. For ``Kind.SET``: (Sequence[Image], parameters) → Iterator[Combined].
     For ``Kind.VOLUME``: (Volume, parameters) → Iterator[Projected], see ``space``.
     ``contrast`` is the derived pixel contrast of Image Type, PS3.3 Table C.8-131.
+    ``divisible``: a ``Kind.VOLUME`` operation that computes only its ``Volume.share``.
     """
 
     name: str
@@ -112,6 +116,7 @@ class Operation:
     code: Code | None = None
     meaning: Meaning = Meaning.SAME
     colors: Colors = Colors.EACH
+    divisible: bool = False
 
     @property
     def summary(self) -> str:

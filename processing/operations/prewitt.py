@@ -2,16 +2,7 @@
 
 from dataclasses import dataclass
 
-from processing.operations.gradient import PREWITT, magnitude
-from processing.operations.operation import (
-    Code,
-    Colors,
-    Image,
-    Kind,
-    Meaning,
-    Operation,
-    Values,
-)
+from processing.operations.gradient import PREWITT, steepest
 from processing.operations.parameters import Parameters, unit
 
 
@@ -22,19 +13,4 @@ class Prewitt(Parameters):
     unit: str = unit()
 
 
-def prewitt(image: Image, parameters: Prewitt) -> Values:
-    """Give the magnitude of the gradient."""
-    return magnitude(image, PREWITT, parameters.unit)
-
-
-OPERATION = Operation(
-    name="prewitt",
-    version="1.0",
-    kind=Kind.IMAGE,
-    parameters=Prewitt,
-    run=prewitt,
-    contrast="FILTERED",
-    code=Code(value="113086", meaning="Edge enhancement"),
-    meaning=Meaning.OTHER,
-    colors=Colors.LUMINANCE,
-)
+OPERATION = steepest("prewitt", Prewitt, PREWITT)

@@ -1,73 +1,52 @@
-"""Which operations there are. An operation is one module and one line here."""
+"""Which operations are ours. An operation is one module and one line here.
 
+Those of extensions are beside them in ``catalogue``.
+"""
+
+import importlib
 from collections.abc import Mapping
 
-from processing.operations import (
-    add,
-    band_pass,
-    bilateral,
-    canny,
-    clahe,
-    directional,
-    equalize,
-    gaussian,
-    high_pass,
-    laplacian,
-    log,
-    low_pass,
-    mean,
-    mean_projection,
-    median,
-    minip,
-    mip,
-    mpr,
-    nlm,
-    prewitt,
-    resize,
-    rotating_mip,
-    scharr,
-    slab,
-    smooth_mean,
-    sobel,
-    subtract,
-    unsharp,
-    window,
-    zero_crossing,
-)
 from processing.operations.operation import Operation
+
+_MODULES = (
+    "smooth_mean",
+    "gaussian",
+    "median",
+    "bilateral",
+    "nlm",
+    "sobel",
+    "prewitt",
+    "scharr",
+    "directional",
+    "laplacian",
+    "log",
+    "zero_crossing",
+    "canny",
+    "low_pass",
+    "band_pass",
+    "high_pass",
+    "unsharp",
+    "equalize",
+    "clahe",
+    "window",
+    "resize",
+    "add",
+    "mean",
+    "subtract",
+    "mip",
+    "minip",
+    "mean_projection",
+    "slab",
+    "rotating_mip",
+    "mpr",
+)
+
+PLACES = tuple(f"processing.operations.{module}:OPERATION" for module in _MODULES)
+"""Where each is found; the sandboxed worker imports only what it needs."""
 
 OPERATIONS: Mapping[str, Operation] = {
     one.name: one
     for one in (
-        smooth_mean.OPERATION,
-        gaussian.OPERATION,
-        median.OPERATION,
-        bilateral.OPERATION,
-        nlm.OPERATION,
-        sobel.OPERATION,
-        prewitt.OPERATION,
-        scharr.OPERATION,
-        directional.OPERATION,
-        laplacian.OPERATION,
-        log.OPERATION,
-        zero_crossing.OPERATION,
-        canny.OPERATION,
-        low_pass.OPERATION,
-        band_pass.OPERATION,
-        high_pass.OPERATION,
-        unsharp.OPERATION,
-        equalize.OPERATION,
-        clahe.OPERATION,
-        window.OPERATION,
-        resize.OPERATION,
-        add.OPERATION,
-        mean.OPERATION,
-        subtract.OPERATION,
-        mip.OPERATION,
-        minip.OPERATION,
-        mean_projection.OPERATION,
-        slab.OPERATION,
-        rotating_mip.OPERATION,
-        mpr.OPERATION,
+        importlib.import_module(f"processing.operations.{module}").OPERATION for module in _MODULES
     )
 }

@@ -27,11 +27,12 @@ def rotating_mip(volume: Volume, parameters: RotatingMip) -> Iterator[Projected]
     required_slices(volume, 2)
     head = np.array((0.0, 0.0, 1.0))
     with volume.sampler() as sampler:
-        for number_ in range(parameters.images):
-            angle = math.radians(parameters.turn_deg) * number_ / parameters.images
+        for number_, turn in volume.share(range(parameters.images)):
+            angle = math.radians(parameters.turn_deg) * turn / parameters.images
             along_row = np.array((math.cos(angle), math.sin(angle), 0.0))
             planes = sampled(volume, sampler, (along_row, -head), parameters.spacing_mm)
-            yield projected(planes, range(planes.count), Maximum, volume.threads)
+            depths = range(planes.count)
+            yield projected(planes, depths, Maximum, threads=volume.threads, number=number_)
 
 
 OPERATION = Operation(
@@ -43,4 +44,5 @@ OPERATION = Operation(
     contrast="MAX_IP",
     code=Code(value="113078", meaning="Maximum intensity projection"),
     colors=Colors.REFUSED,
+    divisible=True,
 )

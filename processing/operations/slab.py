@@ -30,8 +30,9 @@ def slab(volume: Volume, parameters: Slab) -> Iterator[Projected]:
         step = max(1, round(parameters.step_mm / planes.step_mm))
         if thick > planes.count:
             raise NotProcessable("thickness_mm is more than the volume")
-        for depths in slabs(planes.count, thick, step):
-            yield projected(planes, depths, METHODS[parameters.method], volume.threads)
+        kept = METHODS[parameters.method]
+        for number_, depths in volume.share(list(slabs(planes.count, thick, step))):
+            yield projected(planes, depths, kept, threads=volume.threads, number=number_)
 
 
 OPERATION = Operation(
@@ -43,4 +44,5 @@ OPERATION = Operation(
     contrast="RESAMPLED",
     code=Code(value="113072", meaning="Multiplanar reformatting"),
     colors=Colors.REFUSED,
+    divisible=True,
 )

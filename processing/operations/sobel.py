@@ -2,16 +2,7 @@
 
 from dataclasses import dataclass
 
-from processing.operations.gradient import SOBEL, magnitude
-from processing.operations.operation import (
-    Code,
-    Colors,
-    Image,
-    Kind,
-    Meaning,
-    Operation,
-    Values,
-)
+from processing.operations.gradient import SOBEL, steepest
 from processing.operations.parameters import Parameters, unit
 
 
@@ -22,19 +13,4 @@ class Sobel(Parameters):
     unit: str = unit()
 
 
-def sobel(image: Image, parameters: Sobel) -> Values:
-    """Give the magnitude of the gradient."""
-    return magnitude(image, SOBEL, parameters.unit)
-
-
-OPERATION = Operation(
-    name="sobel",
-    version="1.0",
-    kind=Kind.IMAGE,
-    parameters=Sobel,
-    run=sobel,
-    contrast="FILTERED",
-    code=Code(value="113086", meaning="Edge enhancement"),
-    meaning=Meaning.OTHER,
-    colors=Colors.LUMINANCE,
-)
+OPERATION = steepest("sobel", Sobel, SOBEL)

@@ -12,7 +12,7 @@ import numpy as np
 
 from processing.operations.operation import NotProcessable, Values
 from processing.operations.shift import shifted
-from processing.operations.space import Grid, Sampler, Vector, Volume, required_slices
+from processing.operations.space import Grid, Sampler, StoredSlices, Vector, Volume, required_slices
 
 MAX_SIDE_PX = 4096
 MAX_PLANES = 8192
@@ -40,6 +40,11 @@ class View(Protocol):
 
     @property
     def step_mm(self) -> float: ...
+
+    @property
+    def stored(self) -> StoredSlices | None:
+        """The planes as samples, where they are slices as they are."""
+        ...
 
     def grid(self, depth: int) -> Grid:
         """Where a plane lies."""
@@ -73,6 +78,10 @@ class SlicesView:
     def step_mm(self) -> float:
         return self._volume.spacing_mm
 
+    @property
+    def stored(self) -> StoredSlices | None:
+        return self._volume.stored if self._still else None
+
     def grid(self, depth: int) -> Grid:
         return self._first.moved(depth * self.step_mm * self._first.normal)
 
@@ -92,6 +101,7 @@ class SampledView:
     first: Grid
     count: int
     step_mm: float
+    stored: None = None
 
     def grid(self, depth: int) -> Grid:
         return self.first.moved(depth * self.step_mm * self.first.normal)

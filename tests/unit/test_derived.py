@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from processing.datasets import process_tasks
 from processing.operations.operation import Image, Kind, run_on_image
 from processing.operations.parameters import read
-from processing.operations.registry import OPERATIONS
+from processing.operations.registry import OPERATIONS, PLACES
 from tests.archive import data_set_offset
 from tests.phantoms import MR, ct_series, ellipsoids, hounsfield, image, patient, saved
 
@@ -28,9 +28,18 @@ ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"
 SERIES = "1.2.826.0.1.3680043.8.498.77"
 
 
-def asked(operation: str, files: Sequence[Path], out: Path, **settings: object) -> dict[str, Any]:
+def asked(
+    operation: str,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    share: tuple[int, int] = (0, 1),
+    uid_root: str = "",
+    **settings: object,
+) -> dict[str, Any]:
     """Run one request as the sandbox does."""
     out.mkdir(parents=True, exist_ok=True)
+    place = dict(zip(OPERATIONS, PLACES, strict=True))[operation]
     sources = [
         (str(one), data_set_offset(one), str(read_file_meta_info(one).TransferSyntaxUID))
         for one in files
@@ -38,10 +47,13 @@ def asked(operation: str, files: Sequence[Path], out: Path, **settings: object) 
     return dict(
         process_tasks.process(
             {
-                "operation": operation,
+                "operation": place,
                 "parameters": {name: str(value) for name, value in settings.items()},
                 "series_instance_uid": SERIES,
                 "series_description": "",
+                "part": share[0],
+                "parts": share[1],
+                "uid_root": uid_root,
                 "made": "2026-03-04T05:06:07+00:00",
                 "sources": sources,
                 "folder": str(out),
@@ -52,7 +64,7 @@ def asked(operation: str, files: Sequence[Path], out: Path, **settings: object) 
     )
 
 
-def made(operation: str, files: Sequence[Path], out: Path, **settings: object) -> list[FileDataset]:
+def made(operation: str, files: Sequence[Path], out: Path, **settings: Any) -> list[FileDataset]:
     """Run one request; read the results, and write them as files beside."""
     answer = asked(operation, files, out, **settings)
     assert "refused" not in answer, answer
