@@ -10,6 +10,7 @@ from pacs.core.ports import AuditTrail, Records, Snapshots
 from pacs.core.records import Job
 from pacs.jobs.kinds import JobKind, Schedule
 from pacs.services.workitems import Desk, Workitems
+from scp import ups
 from storage.database.connection import Database
 from storage.database.workitem import WorkitemTable
 from storage.database.workitem_watch import WorkitemWatchTable
@@ -55,6 +56,7 @@ def attach(archive: "Archive", _: object) -> "Attached":
         return archive.workitems.administration.purge(admin("worker"))
 
     return Attached(
+        service_classes=(ups.service_class(archive.workitems),),
         jobs={PURGE: JobKind(handler=purge, payload=Nothing, queue="chores")},
         schedules=(
             Schedule(
