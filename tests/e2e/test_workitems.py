@@ -10,19 +10,13 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    UnifiedProcedureStepEvent as EVENT,
-)
-from pynetdicom.sop_class import UnifiedProcedureStepPull as PULL
-from pynetdicom.sop_class import UnifiedProcedureStepPush as PUSH
-from pynetdicom.sop_class import UnifiedProcedureStepQuery as QUERY
-from pynetdicom.sop_class import UnifiedProcedureStepWatch as WATCH
 
 from tests.archive import Archive, serving
 from tests.pynetdicom_hold import hold
 from tests.reporting import EXPLICIT, IMPLICIT
 from tests.workitems import code, discontinued, performed, progress, scheduled
 
+PUSH, WATCH, PULL, EVENT, QUERY = (f"1.2.840.10008.5.1.4.34.6.{one}" for one in range(1, 6))
 GLOBAL, FILTERED = "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"
 STATE, CANCEL, PROGRESS, STATUS, ASSIGNED = 1, 2, 3, 4, 5
 PATIENCE_S = 30.0
@@ -79,8 +73,14 @@ class Told:
 class Peer:
     """One AE of the requesting side, on an association of its own."""
 
-    def __init__(self, association: Any, ae_title: str) -> None:
-        self.association, self.ae_title = association, ae_title
+    def __init__(self, association: Any, ae_title: str, came: list[Any]) -> None:
+        self.association, self.ae_title, self._came = association, ae_title, came
+
+    @property
+    def answer(self) -> Dataset:
+        """The last command set that came: pynetdicom hides most of it."""
+        command: Dataset = self._came[-1]
+        return command
 
     def create(self, data_set: Dataset | None = None, uid: str | None = None) -> tuple[Any, Any]:
         made = scheduled() if data_set is None else data_set
@@ -102,7 +102,7 @@ class Peer:
     def become(self, state: str, uid: str, transaction: str) -> int:
         return self.act(1, uid, PULL, ProcedureStepState=state, TransactionUID=transaction)
 
-    def set(self, uid: str, data_set: Dataset, transaction: str | None) -> Any:
+    def modify(self, uid: str, data_set: Dataset, transaction: str | None) -> Any:
         if transaction is not None:
             data_set.TransactionUID = transaction
         answer, _ = self.association.send_n_set(data_set, PUSH, uid, meta_uid=PULL)
@@ -116,7 +116,8 @@ class Peer:
         return str(self.get(uid, "ProcedureStepState")[1].ProcedureStepState)
 
     def ask_cancel(self, uid: str, context: str = PUSH, **values: Any) -> int:
-        return self.act(2, uid, context, **values)
+        # Without any information pynetdicom announces a Data Set, and then sends none.
+        return self.act(2, uid, context, **(values or {"ReasonForCancellation": "Not needed"}))
 
     def subscribe(self, uid: str, *, lock: str = "FALSE", ae: str = "", **keys: Any) -> int:
         to = ae or self.ae_title
@@ -147,6 +148,7 @@ def peer(
     archive: Archive, ae_title: str, *contexts: str, told: Told | None = None
 ) -> Iterator[Peer]:
     """Associate; with ``told`` a second association waits for events under the same AE title."""
+    came: list[Any] = []
     with ExitStack() as stack:
         for wanted, handlers in (
             (contexts or (PUSH, PULL, WATCH, QUERY), []),
@@ -159,9 +161,10 @@ def peer(
             assert made.is_established
             if not handlers:
                 hold(made)
+                made.bind(evt.EVT_DIMSE_RECV, lambda one: came.append(one.message.command_set))
                 asking = made
             stack.callback(made.release)
-        yield Peer(asking, ae_title)
+        yield Peer(asking, ae_title, came)
 
 
 @pytest.fixture
@@ -174,6 +177,14 @@ def claimed(user: Peer, **values: Any) -> tuple[str, str]:
     uid, transaction = user.created(**values), str(generate_uid())
     assert user.become("IN PROGRESS", uid, transaction) == 0x0000
     return uid, transaction
+
+
+def key(**values: Any) -> Dataset:
+    """Make an item, or a key of one."""
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
 
 
 # --- a whole life -----------------------------------------------------------------------
@@ -197,8 +208,8 @@ def test_a_workitem_lives_while_two_watchers_look_on(served: Archive) -> None:
         assert other.of(uid, 1) == [(STATE, "SCHEDULED")]
         assert uid in performer.found(ProcedureStepState="SCHEDULED")
         assert performer.become("IN PROGRESS", uid, "1.2.3.4") == 0x0000
-        assert performer.set(uid, progress("40"), "1.2.3.4").Status == 0x0000
-        assert performer.set(uid, performed(), "1.2.3.4").Status == 0x0000
+        assert performer.modify(uid, progress("40"), "1.2.3.4").Status == 0x0000
+        assert performer.modify(uid, performed(), "1.2.3.4").Status == 0x0000
         assert performer.become("COMPLETED", uid, "1.2.3.4") == 0x0000
         ending = [(STATE, "IN PROGRESS"), (PROGRESS, ""), (STATE, "COMPLETED")]
         assert one.of(uid, 5)[2:] == ending
@@ -218,7 +229,7 @@ def test_a_workitem_lives_while_two_watchers_look_on(served: Archive) -> None:
 def test_one_without_a_uid_gets_one_and_a_taken_uid_is_refused(user: Peer) -> None:
     status, _ = user.create()
     assert status.Status == 0x0000
-    uid = str(status.AffectedSOPInstanceUID)
+    uid = str(user.answer.AffectedSOPInstanceUID)
     assert user.state(uid) == "SCHEDULED"
     status, _ = user.create(uid=uid)
     assert status.Status == 0x0111
@@ -235,7 +246,7 @@ def test_one_without_a_uid_gets_one_and_a_taken_uid_is_refused(user: Peer) -> No
         ({"ProcedureStepLabel": ""}, 0x0121, 0x00741204),
         ({"ScheduledProcedureStepPriority": "SOON"}, 0x0106, 0x00741200),
         ({"ScheduledProcedureStepStartDateTime": "tomorrow"}, 0x0106, 0x00404005),
-        ({"CommentsOnTheScheduledProcedureStep": "x" * 66_000}, 0x0213, None),
+        ({"ScheduledProcessingParametersSequence": [key(TextValue="x" * 66_000)]}, 0x0213, None),
     ],
 )
 def test_what_cannot_be_a_workitem_is_refused(
@@ -245,7 +256,7 @@ def test_what_cannot_be_a_workitem_is_refused(
     answer, _ = user.create(scheduled(**values), uid)
     assert answer.Status == status
     if named is not None:
-        assert int(answer.AttributeIdentifierList) == named
+        assert int(user.answer.AttributeIdentifierList) == named
     assert user.get(uid)[0] == 0xC307
 
 
@@ -283,13 +294,13 @@ def test_states_follow_each_other_as_the_table_has_it(user: Peer) -> None:
     assert user.become("COMPLETED", uid, "1.2.4") == 0xC301
     assert user.become("COMPLETED", uid, "1.2.3") == 0xC304
     assert user.become("CANCELED", uid, "1.2.3") == 0xC304
-    assert user.set(uid, discontinued(), "1.2.3").Status == 0x0000
+    assert user.modify(uid, discontinued(), "1.2.3").Status == 0x0000
     assert user.become("CANCELED", uid, "1.2.3") == 0x0000
     assert user.become("CANCELED", uid, "1.2.3") == 0xB304
     assert user.become("COMPLETED", uid, "1.2.3") == 0xC300
     assert user.become("IN PROGRESS", uid, "1.2.3") == 0xC300
     assert user.become("COMPLETED", uid, "1.2.4") == 0xC301
-    assert user.set(uid, progress("60"), "1.2.3").Status == 0xC300
+    assert user.modify(uid, progress("60"), "1.2.3").Status == 0xC300
     item = user.get(uid)[1].ProcedureStepProgressInformationSequence[0]
     assert item.ProcedureStepCancellationDateTime
     assert user.become("IN PROGRESS", "1.2.3.4.5", "1.2.3") == 0xC307
@@ -303,9 +314,11 @@ def test_of_two_that_claim_at_once_one_has_it(served: Archive) -> None:
             answers: list[int] = []
             start = threading.Barrier(len(peers))
 
-            def claim(one: Peer, number: int, uid: str = uid, start: Any = start) -> None:
+            def claim(
+                one: Peer, number: int, uid: str = uid, start: Any = start, said: Any = answers
+            ) -> None:
                 start.wait(PATIENCE_S)
-                answers.append(one.become("IN PROGRESS", uid, f"1.2.{number}"))
+                said.append(one.become("IN PROGRESS", uid, f"1.2.{number}"))
 
             threads = [
                 threading.Thread(target=claim, args=(one, number))
@@ -320,15 +333,15 @@ def test_of_two_that_claim_at_once_one_has_it(served: Archive) -> None:
 
 def test_only_who_has_the_transaction_uid_sets_attributes(user: Peer) -> None:
     uid = user.created()
-    assert user.set(uid, progress(), None).Status == 0xC310
-    assert user.set(uid, progress(), "1.2.3").Status == 0xC310
+    assert user.modify(uid, progress(), None).Status == 0xC310
+    assert user.modify(uid, progress(), "1.2.3").Status == 0xC310
     later = Dataset()
     later.ScheduledProcedureStepPriority = "HIGH"
-    assert user.set(uid, later, None).Status == 0x0000
+    assert user.modify(uid, later, None).Status == 0x0000
     assert user.become("IN PROGRESS", uid, "1.2.3") == 0x0000
-    assert user.set(uid, progress(), None).Status == 0xC301
-    assert user.set(uid, progress(), "1.2.4").Status == 0xC301
-    assert user.set(uid, progress(), "1.2.3").Status == 0x0000
+    assert user.modify(uid, progress(), None).Status == 0xC301
+    assert user.modify(uid, progress(), "1.2.4").Status == 0xC301
+    assert user.modify(uid, progress(), "1.2.3").Status == 0x0000
     assert user.get(uid)[1].ScheduledProcedureStepPriority == "HIGH"
 
 
@@ -349,7 +362,7 @@ def test_what_was_scheduled_is_not_altered(user: Peer, values: dict[str, Any], s
     asked = progress("70")
     for keyword, value in values.items():
         setattr(asked, keyword, value)
-    assert user.set(uid, asked, transaction).Status == status
+    assert user.modify(uid, asked, transaction).Status == status
     assert user.get(uid)[1] == before  # nothing of it, not even the progress
 
 
@@ -373,7 +386,7 @@ def test_what_a_sop_class_does_not_provide_is_not_done_under_it(served: Archive)
         assert answer.Status == 0x0211
         change = {"ProcedureStepState": "IN PROGRESS", "TransactionUID": "1.2.3"}
         assert watcher.act(1, uid, WATCH, **change) == 0x0123
-        assert watcher.act(9, uid, WATCH) == 0x0123
+        assert watcher.act(9, uid, WATCH, **change) == 0x0123
         assert pusher.act(3, uid, PUSH, ReceivingAE="USER", DeletionLock="FALSE") == 0x0123
         assert watcher.state(uid) == "SCHEDULED"
 
@@ -418,7 +431,7 @@ def test_who_performs_it_is_told_that_it_shall_be_cancelled(served: Archive) -> 
         assert event.ContactURI == "tel:123" and event.ReasonForCancellation == "Wrong patient"
         assert event.ProcedureStepDiscontinuationReasonCodeSequence[0].CodeValue == "110502"
         assert performer.state(uid) == "IN PROGRESS"  # the performer decides
-        assert performer.set(uid, performed(), transaction).Status == 0x0000
+        assert performer.modify(uid, performed(), transaction).Status == 0x0000
         assert performer.become("COMPLETED", uid, transaction) == 0x0000
         assert asker.ask_cancel(uid) == 0xC311
         assert asker.ask_cancel("1.2.3.4.5") == 0xC307
@@ -552,14 +565,7 @@ def test_workitems_are_found_by_what_they_say(user: Peer) -> None:
         assert answer.ScheduledWorkitemCodeSequence[0].CodeValue == "110005"
     status, _ = user.find(ScheduledProcedureStepStartDateTime="soon")
     assert status == 0xA900
-    assert user.set(late, discontinued(), transaction).Status == 0x0000
-
-
-def key(**values: Any) -> Dataset:
-    made = Dataset()
-    for keyword, value in values.items():
-        setattr(made, keyword, value)
-    return made
+    assert user.modify(late, discontinued(), transaction).Status == 0x0000
 
 
 # --- the administrator ------------------------------------------------------------------
