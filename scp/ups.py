@@ -71,6 +71,20 @@ STATUSES: Final[Mapping[type[errors.PacsError], int]] = {
     errors.TooManyMatches: 0xA700,  # Refused: Out of Resources
     errors.IdentifierInvalid: 0xA900,  # Data Set does not match SOP Class
 }
+MEANINGS: Final[Mapping[int, str]] = {
+    0xC300: "Failed: the UPS may no longer be updated",
+    0xC301: "Failed: the correct Transaction UID was not provided",
+    0xC302: "Failed: the UPS is already IN PROGRESS",
+    0xC303: "Failed: the UPS may only become SCHEDULED via N-CREATE",
+    0xC304: "Failed: final state requirements are not met",
+    0xC307: "Failed: no such UPS instance is managed by this SCP",
+    0xC308: "Failed: Receiving AE-TITLE is unknown to this SCP",
+    0xC309: "Failed: the provided UPS state was not SCHEDULED",
+    0xC310: "Failed: the UPS is not IN PROGRESS",
+    0xC311: "Failed: the UPS is already COMPLETED",
+    0xC312: "Failed: the performer cannot be contacted",
+    0xC314: "Failed: action not appropriate for the instance",
+}
 CREATED_WITH_MODIFICATIONS: Final = 0xB300  # PS3.4 Table CC.2.5-4
 OPTIONAL_NOT_SUPPORTED: Final = 0x0001  # PS3.4 Table CC.2.7-1
 UNABLE_TO_PROCESS: Final = 0xC001  # PS3.4 Table CC.2.8-2
@@ -96,6 +110,7 @@ def service_class(workitems: Workitems) -> ServiceClass:
         operations={one: _provided(handler, workitems) for one, handler in handlers.items()},
         rights=dict.fromkeys(handlers, Right.PROCESS),
         statuses=STATUSES,
+        meanings=MEANINGS,
     )
 
 
