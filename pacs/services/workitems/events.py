@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from pacs.core.caller import SubscriberName
 from pacs.core.errors import EventTooLarge, OutboxFull
 from pacs.core.events import Addressee, Event
-from pacs.core.identifiers import AETitle, SOPInstanceUID
+from pacs.core.identifiers import AETitle, Registrant, SOPInstanceUID
 from pacs.core.ports import Unit
 from pacs.core.records import Snapshot
 from pacs.core.workitems import GLOBAL_SUBSCRIPTION, UPS_EVENT, UPS_PUSH, WorkitemState
@@ -156,7 +156,9 @@ def entitled(addressees: Iterable[Addressee], snapshot: Snapshot, now: datetime)
         contract = snapshot.contracts.get(SubscriberName(one.registrant))
         peer = snapshot.peers.get(one.ae_title)
         theirs = peer is None or (peer.subscriber or one.registrant) == one.registrant
-        lone = not snapshot.contracts or one.registrant == LOCAL  # loopback has no contract
+        lone = not snapshot.contracts or one.registrant == Registrant(
+            LOCAL
+        )  # loopback has no contract
         if theirs and (lone if contract is None else contract.holds(now)):
             kept.append(one)
     return kept
