@@ -1,7 +1,7 @@
 """Workitems made for tests, and the peers that ask for them, do them and watch them."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -213,7 +213,11 @@ class Peer:
 
 @contextmanager
 def peer(
-    archive: Archive, ae_title: str, *contexts: str, told: Told | None = None
+    archive: Archive,
+    ae_title: str,
+    *contexts: str,
+    told: Told | None = None,
+    syntaxes: Sequence[str] = (EXPLICIT, IMPLICIT),
 ) -> Iterator[Peer]:
     """Associate; with ``told`` a second association waits for events under the same AE title."""
     came: list[Any] = []
@@ -224,7 +228,7 @@ def peer(
         ):
             entity = AE(ae_title)
             for one in wanted:
-                entity.add_requested_context(one, [EXPLICIT, IMPLICIT])
+                entity.add_requested_context(one, list(syntaxes))
             made = entity.associate("127.0.0.1", archive.port, evt_handlers=handlers)
             assert made.is_established
             if not handlers:

@@ -15,7 +15,7 @@ from pacs.core.caller import Caller, Right, SubscriberName, Visibility
 from pacs.core.identifiers import AETitle, Registrant
 from tests.archive import Archive, serving
 from tests.keeping import ADMIN, opened
-from tests.reporting import EXPLICIT
+from tests.reporting import EXPLICIT, IMPLICIT
 from tests.workitems import (
     ASSIGNED,
     CANCEL,
@@ -41,6 +41,7 @@ from tests.workitems import (
     scheduled,
 )
 
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 EARLY = Caller(
     subscriber=SubscriberName("local"),
     rights=frozenset({Right.PROCESS}),
@@ -184,6 +185,26 @@ def test_what_may_not_be_there_yet_is_put_right_and_said(user: Peer) -> None:
 def test_a_worklist_label_is_filled_in(user: Peer) -> None:
     uid = user.created(WorklistLabel="")
     assert user.get(uid, "WorklistLabel")[1].WorklistLabel == "PACS"
+
+
+def test_a_workitem_is_the_same_in_every_transfer_syntax(served: Archive) -> None:
+    reference = key(ReferencedSOPClassUID="1.2", ReferencedSOPInstanceUID="1.2.3")
+    reference.ReferencedFrameNumber = [1, 2]
+    reference.PurposeOfReferenceCodeSequence = [code("WHY")]
+    asked = scheduled(InputInformationSequence=[key(ReferencedSOPSequence=[reference], Rows=5)])
+    held = []
+    for syntax in (IMPLICIT, EXPLICIT, EXPLICIT_BIG):
+        with peer(served, "USER", PUSH, PULL, syntaxes=(syntax,)) as user:
+            uid = str(generate_uid())
+            assert user.create(asked, uid)[0].Status == 0x0000
+            found = user.get(uid, context=PUSH)[1]
+            (answer,) = user.find(SOPInstanceUID=uid, InputInformationSequence=None)[1]
+            assert answer.InputInformationSequence == asked.InputInformationSequence
+            held.append(found)
+            assert found.InputInformationSequence == asked.InputInformationSequence
+    for one in held:
+        del one.SOPInstanceUID, one.ScheduledProcedureStepModificationDateTime
+    assert held[0] == held[1] == held[2]
 
 
 # --- states -----------------------------------------------------------------------------
