@@ -23,7 +23,7 @@ class ServiceClass:
 
     ``rights`` is total over ``operations``. ``statuses`` translates errors to
     the numbers its annex lists, before the common ones of PS3.7 Annex C are
-    looked up. ``session`` is entered once per association that negotiated the
+    looked up; ``meanings`` are the words its annex has for numbers. ``session`` is entered once per association that negotiated the
     service and left exactly once on release, abort or loss.
     """
 
@@ -33,6 +33,7 @@ class ServiceClass:
     operations: Mapping[Operation, Handler]
     rights: Mapping[Operation, Right]
     statuses: Mapping[type[PacsError], int] = field(default_factory=dict)
+    meanings: Mapping[int, str] = field(default_factory=dict)
     session: Callable[[Caller], AbstractContextManager[object]] | None = None
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from config.settings.network import Association, Dicom, Identity, Outbox, Serve,
 from config.settings.observing import Audit, Logging, Metrics
 from config.settings.security import Tls
 from config.settings.units import Section
-from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll, Process
+from config.settings.work import Arrival, Commitment, Forward, Jobs, Poll, Process, Workitems
 
 __all__ = [
     "Arrival",
@@ -40,6 +40,7 @@ __all__ = [
     "Storage",
     "Subscriber",
     "Tls",
+    "Workitems",
 ]
 
 
@@ -66,5 +67,6 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     poll: Poll = field(default_factory=Poll)
     forward: Forward = field(default_factory=Forward)
     process: Process = field(default_factory=Process)
+    workitems: Workitems = field(default_factory=Workitems)
     logging: Logging = field(default_factory=Logging)
     audit: Audit = field(default_factory=Audit)

@@ -165,6 +165,45 @@ class Poll(Section, frozen=True, kw_only=True):
     ] = 365
 
 
+class Workitems(Section, frozen=True, kw_only=True):
+    """The worklist: Unified Procedure Steps of whoever asks for work, does it or watches it."""
+
+    max_bytes: Annotated[
+        Annotated[int, Meta(ge=4_096, le=1 << 30)],
+        Meta(description="Largest workitem, whatever was set in it"),
+    ] = 4_194_304
+    max_workitems: Annotated[Count, Meta(description="Workitems in all; more are refused")] = (
+        100_000
+    )
+    max_workitems_per_subscriber: Annotated[
+        Count, Meta(description="Workitems of one subscriber; more are refused")
+    ] = 20_000
+    max_watchers: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)],
+        Meta(description="AEs that watch one workitem, or everything of one subscriber"),
+    ] = 50
+    max_candidates: Annotated[
+        Count,
+        Meta(description="Workitems one query may look at; it is refused where there are more"),
+    ] = 20_000
+    max_answers: Annotated[
+        Count, Meta(description="Workitems one query may find; it is refused where there are more")
+    ] = 5_000
+    worklist_label: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[ -\[\]-~]*$")],
+        Meta(description="Worklist Label of workitems that came without one"),
+    ] = "PACS"
+    keep_s: Annotated[
+        Annotated[float, Meta(ge=0, le=315_360_000)],
+        Meta(
+            description="Time an ended workitem is kept, and longer while a deletion lock holds it"
+        ),
+    ] = 604_800.0
+    purge_cron: Annotated[
+        str, Meta(description="When workitems past workitems.keep_s are removed; empty is never")
+    ] = "*/5 * * * *"
+
+
 class Process(Section, frozen=True, kw_only=True):
     """Making derived images."""
 

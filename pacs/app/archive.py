@@ -21,6 +21,7 @@ from pacs.app.poll import polls
 from pacs.app.provided import OURS
 from pacs.app.reduced import Reducer
 from pacs.app.subscriber import enrolments
+from pacs.app.workitems import workitems
 from pacs.association.tls import CALLS
 from pacs.core.errors import NotInitialized, SettingsInvalid
 from pacs.core.identifiers import AETitle
@@ -43,6 +44,7 @@ from pacs.services.stats import Statistics
 from pacs.services.store import Ingest
 from pacs.services.usage import UsageAccount
 from pacs.services.verify import Verification
+from pacs.services.workitems import Workitems
 from processing.datasets.transcode import SandboxedTranscoder
 from scu.store import StoreSCU
 from storage.database.conflict import ConflictTable
@@ -97,6 +99,7 @@ class Archive:
     reindex: Reindex
     jobs: Jobs
     polls: Polls
+    workitems: Workitems
     usage: UsageAccount
     job_table: JobTable
     wake: Callable[[str], None]
@@ -260,6 +263,7 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         reindex=reindex,
         jobs=Jobs(JobList(parts.database, parts.wake), parts.audit),
         polls=polls(parts.database, parts.records, parts.audit),
+        workitems=workitems(parts.database, parts.records, parts.snapshots, parts.audit, settings),
         usage=UsageAccount(UsageTable(parts.database)),
         job_table=parts.job_table,
         wake=parts.wake,

@@ -60,6 +60,7 @@ TABLES: Final = (
     "retrieve",
     "identity",
     "commitment",
+    "workitems",
 )
 """The tables of pacs.toml that change what a peer sees."""
 
@@ -227,7 +228,7 @@ def _roles(offer: Offer, one: ServiceClass) -> str:
 
 def _statuses(one: ServiceClass) -> Iterator[Sequence[str]]:
     for error, number in sorted(one.statuses.items(), key=lambda pair: pair[1]):
-        words = next(
+        words = one.meanings.get(number) or next(
             (found for of in one.operations if (found := _meaning(of, number))), "see the service"
         )
         yield _status(number), words, _cause(error), error.peer_comment

@@ -6,6 +6,8 @@ Only words; what can be read from code is in ``conformance``.
 from collections.abc import Mapping
 from typing import Final
 
+from pacs.app.conformance_ups import UPS
+
 OVERVIEW: Final = """
 # DICOM conformance statement
 
@@ -152,6 +154,7 @@ SERVICES: Final[Mapping[str, str]] = {
     "Query": _QUERY,
     "Query/Retrieve: retrieve": _RETRIEVE,
     "Storage Commitment": _COMMITMENT,
+    "Unified Procedure Step": UPS,
 }
 """Name of a service class to its rules; a plug-in's has only its tables."""
 

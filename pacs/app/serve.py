@@ -82,6 +82,7 @@ def serve(home: Path, loaded: Loaded, ready: Callable[[int | None, int | None], 
             measured(archive),
             working(archive, settings.jobs.workers),
         ):
+            archive.workitems.watching.restarted()
             supervisor.start()
             if supervisor.serving:
                 ready(port, tls_port)

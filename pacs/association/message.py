@@ -116,7 +116,8 @@ class Request:
 
     ``fields`` holds the command set's elements by DICOM keyword, Data Set and
     command group housekeeping left out. ``identifier`` is the decoded Data Set
-    of every operation but C-STORE, whose Data Set is ``incoming``.
+    of every operation but C-STORE, whose Data Set is ``incoming``. ``context_uid`` is the
+    abstract syntax it came under, which an N- operation may differ from (PS3.4 Section CC.3.1).
     """
 
     operation: Operation
@@ -130,6 +131,7 @@ class Request:
     cancelled: Callable[[], bool]
     identifier: Dataset | None = field(default=None, repr=False)
     incoming: Incoming | None = None
+    context_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

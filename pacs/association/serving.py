@@ -139,6 +139,7 @@ class RequestServer:
             cancelled=lambda: self._exchange.is_cancelled(message_id),
             identifier=identifier,
             incoming=cast(Incoming | None, arrived.incoming),  # our own intake began it
+            context_uid=context.abstract_syntax,
         )
 
     def _send(self, arrived: Arrived, responses: Responses, response: Response) -> None:

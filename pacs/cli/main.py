@@ -56,6 +56,9 @@ COMMANDS: Mapping[str, Entry] = {
         "pacs.cli.compress:compress", "Hold images losslessly compressed, or as received"
     ),
     "process": Entry("pacs.cli.process:process", "Make derived images of what is held"),
+    "workitem": Entry(
+        "pacs.cli.workitem:workitem", "See who is to do what: Unified Procedure Steps"
+    ),
     "delete": Entry("pacs.cli.delete:delete", "Delete with a reason, or undo a deletion"),
     "conflict": Entry("pacs.cli.conflict:conflict", "List and resolve identity conflicts"),
     "forward": Entry("pacs.cli.forward:forward", "Have a study sent to a peer, by a job"),

@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.errors import BytesLengthException
 from pydicom.tag import BaseTag
 
 from pacs.core import text as texts
@@ -44,6 +45,7 @@ _LONGEST_PATTERN = 1_024  # characters: matching takes as many steps as pattern 
 _UNDECODABLE = (  # what pydicom raises for values that are not of their VR, sequences cut short among them
     ArithmeticError,
     AttributeError,
+    BytesLengthException,
     EOFError,
     KeyError,
     NotImplementedError,

@@ -1,0 +1,65 @@
+"""What every service of workitems works with, and whose workitems a caller sees."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from pydicom.dataset import Dataset
+
+from config.settings import Workitems as WorkitemSettings
+from pacs.core.caller import Caller
+from pacs.core.identifiers import AETitle, Registrant, SOPInstanceUID
+from pacs.core.ports import AuditTrail, Records, Snapshots
+from pacs.core.records import Job
+from pacs.core.workitem_errors import WorkitemUnknown
+from pacs.core.workitem_ports import WatchRows, WorkitemRow, WorkitemRows
+from pacs.core.workitems import WorkitemState, WorkitemUID
+
+OnCreated = Callable[[Caller, WorkitemUID, Dataset], Iterable[Job]]
+"""Asked in the transaction that creates a workitem; its jobs are enqueued in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workitem:
+    """A workitem as it stands. ``transaction_uid`` is a secret between it and its performer."""
+
+    uid: WorkitemUID
+    state: WorkitemState
+    registrant: Registrant
+    performer: AETitle
+    cancel_asked: bool
+    transaction_uid: str = field(repr=False)
+    data_set: Dataset = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """The parts."""
+
+    rows: WorkitemRows
+    watches: WatchRows
+    records: Records
+    snapshots: Snapshots
+    audit: AuditTrail
+    settings: WorkitemSettings
+    max_uids: int
+
+    def locked(self, caller: Caller, uid: str) -> WorkitemRow:
+        """Give a workitem nobody else changes until the transaction ends. Raises ``WorkitemUnknown``."""
+        return seen(caller, self.rows.locked(WorkitemUID(uid)))
+
+    def found(self, caller: Caller, uid: str) -> WorkitemRow:
+        """Give a workitem as it is committed. Raises ``WorkitemUnknown``."""
+        return seen(caller, self.rows.find(WorkitemUID(uid)))
+
+    def note(self, caller: Caller, what: str, uid: str) -> None:
+        """Put on record what became of a workitem."""
+        self.audit.record("workitem", caller, what=what, workitem=SOPInstanceUID(uid))
+
+
+def seen(caller: Caller, row: WorkitemRow | None) -> WorkitemRow:
+    """Give a workitem the caller may see. Raises ``WorkitemUnknown``, also for another's."""
+    if row is None:
+        raise WorkitemUnknown
+    if row.registrant != caller.registrant and not caller.visibility.everything:
+        raise WorkitemUnknown
+    return row
