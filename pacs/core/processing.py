@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
@@ -29,7 +30,11 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationFact:
-    """One operation as it is listed. ``code`` is its DCM code (PS3.16 CID 7203), where there is one."""
+    """One operation as it is listed. ``code`` is its DCM code (PS3.16 CID 7203), where there is one.
+
+    ``divisible``: its results on one volume may be computed in parts, see ``ProcessingRequest``.
+    Whatever takes each image is divided by its sources.
+    """
 
     name: str
     version: str
@@ -37,6 +42,7 @@ class OperationFact:
     summary: str
     code: str
     parameters: Sequence[Parameter]
+    divisible: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +56,27 @@ class StoredImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessingRequest:
-    """One piece of work: an operation with its parameters on sources, results into a series."""
+    """One piece of work: an operation with its parameters on sources, results into a series.
+
+    ``version`` pins it, empty is the newest installed. Of a ``divisible`` operation, ``part`` of
+    ``parts`` (counted from 0) computes its share of the results and no other; their numbers are
+    those they have in the whole. A share may be empty.
+
+    The same request with the same ``uid_root`` (any text) and ``made`` (when, ``None`` is now)
+    gives the same bytes, however the sources or the parts are shared out; without a ``uid_root``
+    every result has a new UID.
+    """
 
     operation: str
     parameters: Mapping[str, str]
     sources: Sequence[StoredImage]
     series_instance_uid: str
     series_description: str = ""
+    version: str = ""
+    part: int = 0
+    parts: int = 1
+    made: datetime | None = None
+    uid_root: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +131,21 @@ class Profile:
 class Processor(Protocol):
     """Computes derived images, bounded in time and memory; a crash does not reach the caller."""
 
-    def checked(self, operation: str, parameters: Mapping[str, str]) -> OperationFact:
-        """Give the operation. Raises ``ProcessingUnknown`` where there is none or it takes no such parameters."""
+    def checked(
+        self, operation: str, parameters: Mapping[str, str], version: str = ""
+    ) -> OperationFact:
+        """Give the operation, the newest installed unless ``version`` pins it.
+
+        Raises ``ProcessingUnknown`` where there is none, says which versions are where one is
+        pinned that is not, or that it takes no such parameters.
+        """
         ...
 
     def process(self, request: ProcessingRequest) -> AbstractContextManager[Sequence[DerivedImage]]:
         """Yield the results; their files are removed afterwards.
 
         Raises ``ProcessingRefused`` with the reason where these images cannot be
-        processed so, ``ProcessingFailed`` where the work was not done within its bounds.
+        processed so, ``ProcessingFailed`` where the work was not done within its bounds,
+        ``ProcessingUnknown`` where the operation is not installed.
         """
         ...

@@ -14,13 +14,13 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from io import BytesIO
 from typing import Final
+from uuid import NAMESPACE_OID, uuid4, uuid5
 
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
-from pydicom.uid import generate_uid
 
 from pacs.core.implementation import IMPLEMENTATION_VERSION_NAME
 from processing.datasets.derived_tables import (
@@ -30,7 +30,7 @@ from processing.datasets.derived_tables import (
     OF_PULSE_SEQUENCE,
     OF_VALUES,
 )
-from processing.operations.operation import Meaning, Operation
+from processing.operations.operation import Kind, Meaning, Operation
 from processing.operations.parameters import told
 
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
@@ -61,13 +61,24 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """What all results of one request have in common."""
+    """What all results of one request have in common. ``uid_root`` is what their UIDs are made of, if anything."""
 
     operation: Operation
     parameters: object
     series_instance_uid: str
     series_description: str
     made: datetime
+    uid_root: str = ""
+
+    def uid(self, of: str, number: int) -> str:
+        """Give the SOP Instance UID of result ``number``: always the same one, where there is a root.
+
+        What takes each image has results by the image they are ``of``. PS3.5 Section B.2.
+        """
+        if not self.uid_root:
+            return f"2.25.{uuid4().int}"
+        source = of if self.operation.kind is Kind.IMAGE else ""
+        return f"2.25.{uuid5(NAMESPACE_OID, f'{self.uid_root}/{source}/{number}').int}"
 
     @property
     def derivation(self) -> str:
@@ -101,7 +112,7 @@ def labelled(
     derived: Dataset, head: Dataset, label: Label, references: Sequence[Reference], number: int
 ) -> None:
     """Say who made the result, when, how and of what; give it UIDs of its own."""
-    derived.SOPInstanceUID = str(generate_uid(prefix=None))
+    derived.SOPInstanceUID = label.uid(str(head.SOPInstanceUID), number)
     derived.SeriesInstanceUID = label.series_instance_uid
     derived.SeriesDescription = label.series_description or _description(head, label)
     derived.SeriesNumber = _series_number(head)

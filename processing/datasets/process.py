@@ -50,11 +50,15 @@ class SandboxedProcessor:
             )
         )
 
-    def checked(self, operation: str, parameters: Mapping[str, str]) -> OperationFact:
+    def checked(
+        self, operation: str, parameters: Mapping[str, str], version: str = ""
+    ) -> OperationFact:
         """Give the operation. Raises ``ProcessingUnknown``."""
         found = OPERATIONS.get(operation)
         if found is None:
             raise ProcessingUnknown(f"there is no operation {operation[:64]!r}")
+        if version not in ("", found.version):
+            raise ProcessingUnknown(f"{found.name} is installed as version {found.version}")
         try:
             read(found.parameters, parameters)
         except ParameterRefused as error:
@@ -83,7 +87,7 @@ class SandboxedProcessor:
         asked = {
             **asdict(request),
             "sources": [(one.path, one.offset, one.transfer_syntax_uid) for one in request.sources],
-            "made": datetime.now(UTC).isoformat(),
+            "made": (request.made or datetime.now(UTC)).astimezone(UTC).isoformat(),
             "folder": folder,
             "max_bytes": self._max_bytes,
             "threads": os.cpu_count() or 1,

@@ -49,6 +49,7 @@ class Request(TypedDict):
     parameters: dict[str, str]
     series_instance_uid: str
     series_description: str
+    uid_root: str
     made: str
     sources: list[Stored]
     folder: str
@@ -74,6 +75,7 @@ def _processed(request: Request) -> list[tuple[str, str, str]]:
         series_instance_uid=request["series_instance_uid"],
         series_description=request["series_description"],
         made=datetime.fromisoformat(request["made"]),
+        uid_root=request.get("uid_root", ""),
     )
     results = Results(label=label, folder=Path(request["folder"]))
     place = Place(folder=request["folder"], max_bytes=request["max_bytes"])

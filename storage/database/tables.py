@@ -58,6 +58,9 @@ TABLES: tuple[Table, ...] = (
     Table("poll_study", Kind.RECORD, "a study of a polled peer as it was left"),
     Table("poll_instance", Kind.RECORD, "what came from a polled peer once, or did not come"),
     Table("outbox_call", Kind.RECORD, "when a peer that did not take our call is called again"),
+    Table(
+        "process_result", Kind.RECORD, "what a piece of a workitem gave, and of what it was made"
+    ),
     Table("forward_sent", Kind.RECORD, "what is known of an instance at a destination"),
 )
 """In an order in which they can be emptied: children before parents."""
