@@ -38,7 +38,7 @@ from storage.database.retrieve import DatabaseRetrieveIndex
 
 if TYPE_CHECKING:
     from pacs.app.archive import Archive
-    from pacs.app.extension import Attached, Extension
+    from pacs.app.extension import Attached
 
 _QUEUE = "process"
 _LEAST_REMEMBERED_S = 604_800.0
@@ -68,26 +68,13 @@ def processing(archive: "Archive") -> Iterator[Processing]:
         )
 
 
-def placing(archive: "Archive") -> Placing:
-    """What the worklist asks about each new workitem: whether it is ours to perform."""
-    return Placing(operations(), AETitle(archive.settings.dicom.ae_title))
-
-
-def extension(workitems: "Callable[[Archive], Workitems]") -> "Extension":
-    """Our performer, attached to a worklist."""
-    from pacs.app.extension import Extension
-
-    return Extension(
-        name="process", attach=lambda archive, _: attached(archive, workitems(archive))
-    )
-
-
 def attached(archive: "Archive", workitems: Workitems) -> "Attached":
-    """Give the jobs of our performer, and when its chore is due."""
+    """Give the jobs of our performer, and when its chore is due; from now on it takes up what is ours."""
     from pacs.app.extension import Attached
 
     processor = _processor(archive)
     desk = _desk(archive, workitems, processor)
+    workitems.add_on_created(Placing(desk.operations, desk.ae_title).on_created)
     settings = archive.settings.process
 
     def purge(_: JobContext[Nothing]) -> int:

@@ -1,7 +1,7 @@
 """What performing workitems is done with: ports of the services beside it, and the payloads of its jobs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -29,6 +29,9 @@ PURGE: Final = "process.purge"
 
 # --- the services beside it ----------------------------------------------------------------
 
+OnCreated = Callable[[Caller, WorkitemUID, Dataset], Iterable[Job]]
+"""Asked in the transaction that creates a workitem; its jobs are enqueued in it."""
+
 
 class Workitem(Protocol):
     """A workitem as it stands."""
@@ -48,6 +51,7 @@ class Workitem(Protocol):
 class Workitems(Protocol):
     """The worklist, as any performer uses it; see ``pacs.services.workitems``."""
 
+    def add_on_created(self, hook: OnCreated, /) -> None: ...
     def read(self, uid: WorkitemUID, /) -> Workitem: ...
     def claim(self, caller: Caller, uid: WorkitemUID, transaction_uid: str, /) -> object: ...
     def modify(

@@ -42,7 +42,6 @@ _RETRIEVALS: Final = (
     "XDSRetrievalSequence",
     "WADORSRetrievalSequence",
 )
-_MALFORMED = (ValueError, TypeError, AttributeError, KeyError, NotImplementedError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +70,9 @@ def read(
     """Understand a workitem with ``most`` instances named at most. Raises ``ProcessingUnknown`` with the reason."""
     try:
         return _read(data_set, operations, ae_title, most)
-    except _MALFORMED as error:
+    except ProcessingUnknown:
+        raise
+    except Exception as error:
         raise ProcessingUnknown("an attribute of the workitem cannot be read") from error
 
 
@@ -89,7 +90,7 @@ def addressed(
             begins_utc=read_time(_text(data_set, "ScheduledProcedureStepStartDateTime")),
             priority=_text(data_set, "ScheduledProcedureStepPriority"),
         )
-    except (*_MALFORMED, ProcessingUnknown):
+    except Exception:  # noqa: BLE001 - as above; the workitem is made all the same, for others
         return Address(ours=False)
 
 

@@ -37,7 +37,8 @@ class Discontinued(Exception):
     def __init__(self, why: Why, text: str) -> None:
         super().__init__(text)
         self.why = why
-        self.text = text[:_LONGEST]
+        # What is quoted of a request may hold anything; this fits any character set.
+        self.text = text.encode("ascii", "backslashreplace").decode()[:_LONGEST]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ parameter under its name, a node group, a station under its AE title.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Final
 from uuid import NAMESPACE_OID, uuid5
 
@@ -17,6 +17,7 @@ from pydicom.sequence import Sequence as Items
 from pacs.core.errors import ProcessingUnknown
 from pacs.core.identifiers import AETitle
 from pacs.core.processing import OperationFact
+from pacs.core.text import date_time_bounds
 
 SCHEME: Final = "99PACS"
 VERSION: Final = "version"
@@ -106,10 +107,12 @@ def told_time(moment: datetime) -> str:
 
 def read_time(text: str) -> datetime | None:
     """Read a DT, as local time where it says no offset; ``None`` where there is none that can be read."""
-    for form in ("%Y%m%d%H%M%S.%f", "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d"):
-        for zone in ("%z", ""):
-            try:
-                return datetime.strptime(text.strip(), form + zone).astimezone(UTC)
-            except (ValueError, OverflowError, OSError):
-                continue
-    return None
+    bounds = date_time_bounds(text)
+    if bounds is None:
+        return None
+    low, _, offset = bounds
+    zone = None if offset is None else timezone(timedelta(minutes=offset))
+    try:
+        return low.replace(tzinfo=zone).astimezone(UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
