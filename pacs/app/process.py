@@ -6,16 +6,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pacs.core.caller import Caller
 from pacs.core.identifiers import AETitle
 from pacs.core.job_ports import JobContext
 from pacs.core.processing import OperationFact, Processor
 from pacs.core.records import Job
 from pacs.core.work import Policy
 from pacs.jobs.kinds import JobKind, Schedule
+from pacs.services.poll.receiver import IngestReceiver
 from pacs.services.process import (
     Computing,
     Delivering,
     Desk,
+    Fetching,
     Performing,
     Piecework,
     Placing,
@@ -32,6 +35,7 @@ from pacs.services.process.desk import (
     WorkitemWork,
 )
 from processing.datasets.process import SandboxedProcessor, facts
+from scu.poll import PollSCU
 from storage.database.forward import ForwardTable
 from storage.database.process_result import ProcessResultTable
 from storage.database.retrieve import DatabaseRetrieveIndex
@@ -125,6 +129,7 @@ def _desk(archive: "Archive", workitems: Workitems, processor: Processor) -> Des
         operations=operations(),
         index=DatabaseRetrieveIndex(archive.database),
         computing=_computing(archive, processor),
+        fetching=_fetching(archive),
         results=ProcessResultTable(archive.database),
         snapshots=archive.snapshots,
         deletions=archive.deletions,
@@ -133,4 +138,28 @@ def _desk(archive: "Archive", workitems: Workitems, processor: Processor) -> Des
         settings=settings.process,
         ae_title=AETitle(settings.dicom.ae_title),
         threads=max(1, (os.cpu_count() or 1) // max(1, settings.jobs.workers)),
+    )
+
+
+def _fetching(archive: "Archive") -> Fetching:
+    settings = archive.settings
+    ae_title = AETitle(settings.dicom.ae_title)
+
+    def receiver(caller: Caller, cancelled: Callable[[], bool]) -> IngestReceiver:
+        return IngestReceiver(
+            archive.ingest,
+            archive.store,
+            archive.audit,
+            caller=caller,
+            receiving_ae_title=ae_title,
+            cancelled=cancelled,
+            most=settings.process.max_instances,
+        )
+
+    return Fetching(
+        index=DatabaseRetrieveIndex(archive.database),
+        peers=PollSCU(ae_title=ae_title, bounds=settings.association, polling=settings.poll),
+        receiver=receiver,
+        local_issuer=settings.identity.issuer_of_patient_id,
+        uids_per_request=settings.poll.uids_per_request,
     )

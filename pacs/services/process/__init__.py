@@ -3,6 +3,7 @@
 from pacs.services.process.computing import Computing
 from pacs.services.process.deliver import Delivering
 from pacs.services.process.desk import Desk
+from pacs.services.process.fetching import Fetching
 from pacs.services.process.order import Wanted, read
 from pacs.services.process.perform import Performing
 from pacs.services.process.piece import Piecework
@@ -16,6 +17,7 @@ __all__ = [
     "Computing",
     "Delivering",
     "Desk",
+    "Fetching",
     "Input",
     "Performing",
     "Piecework",

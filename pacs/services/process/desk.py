@@ -19,6 +19,7 @@ from pacs.core.processing import OperationFact, Processor
 from pacs.core.records import Job
 from pacs.core.workitems import WorkitemState, WorkitemUID
 from pacs.services.process.computing import Computing
+from pacs.services.process.fetching import Fetching
 from pacs.services.process.standing import Creator
 from pacs.services.process.words import queue_of
 
@@ -90,6 +91,7 @@ class Desk:
     operations: Sequence[OperationFact]
     index: RetrieveIndex
     computing: Computing
+    fetching: Fetching
     results: ResultTable
     snapshots: Snapshots
     deletions: Deleting

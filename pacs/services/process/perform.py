@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pacs.core.caller import Caller, SubscriberName, admin
-from pacs.core.errors import InstanceNotFound, ProcessingRefused
+from pacs.core.errors import InstanceNotFound, PeerUnreachable, ProcessingRefused
 from pacs.core.job_ports import JobContext
 from pacs.core.ports import Unit
 from pacs.core.process_results import PieceDone
 from pacs.core.processing import Keep, OperationFact, Takes
 from pacs.core.records import Held, Job
 from pacs.core.usage import Processed, asked_by
+from pacs.core.work import Retry
 from pacs.services.process.computing import Lot, lots
 from pacs.services.process.desk import (
     DeliverWork,
@@ -32,6 +33,8 @@ from pacs.services.process.sources import Row, digest_of, found
 from pacs.services.process.words import uid_of
 
 _MOST_PIECES: Final = 5_000
+_FETCHES: Final = 6
+_FETCH_AGAIN_S: Final = 30.0
 _ONCE: Final = "once:"
 """Before the key of results that are deleted once they are delivered: nobody else gets those."""
 
@@ -73,6 +76,7 @@ class Performing:
         self, job: JobContext[WorkitemWork], wanted: Wanted, fact: OperationFact, caller: Caller
     ) -> str:
         """Give the session that has the results already; else ask for pieces and wait for them."""
+        self._fetch(job, wanted, caller)
         try:
             rows = found(self._desk.index, caller, wanted.inputs, self._desk.settings.max_instances)
         except InstanceNotFound as error:
@@ -86,6 +90,24 @@ class Performing:
             return done[0].session
         job.children(list(self._pieces(job.payload, wanted, fact, rows, key)))
         raise AssertionError("a job that waits for its parts leaves its handler")
+
+    def _fetch(self, job: JobContext[WorkitemWork], wanted: Wanted, caller: Caller) -> None:
+        """Fetch what is not held here and said to be elsewhere; a place that is away gets some minutes."""
+        desk = self._desk
+        snapshot, most = desk.snapshots.newest(), desk.settings.max_instances
+        for one in wanted.inputs:
+            try:
+                desk.fetching.fetch(caller, one, snapshot, job.cancelled, most=most)
+            except PeerUnreachable as error:
+                if job.attempt < _FETCHES:
+                    raise Retry(
+                        f"images cannot be fetched: {error}", after_s=_FETCH_AGAIN_S
+                    ) from error
+                raise Discontinued(
+                    Why.MISSING, "images cannot be fetched: nobody answers"
+                ) from error
+            except ProcessingRefused as error:
+                raise Discontinued(Why.REFUSED, str(error)) from error
 
     def _pieces(
         self,

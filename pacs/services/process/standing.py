@@ -55,6 +55,11 @@ class Creator:
         )
 
 
+def is_admin(caller: Caller) -> bool:
+    """Tell whether a caller is the command line."""
+    return caller.subscriber == _ADMIN
+
+
 def standing(creator: Creator, snapshot: Snapshot, now_utc: datetime) -> Caller:
     """Give the creator as its contract stands now. Raises ``NotAuthorized`` without the right to process."""
     bare = creator.named()
