@@ -2,8 +2,9 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from pacs.app.archive import Archive
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller, Right
 from pacs.core.contract import Purpose
-from pacs.core.identifiers import AETitle
+from pacs.core.identifiers import AETitle, TransferSyntaxUID
 from pacs.core.job_ports import JobContext
-from pacs.core.processing import ProcessingOrder
+from pacs.core.processing import ProcessingOrder, ProcessingRequest, StoredImage
 from pacs.core.work import JobState
 from pacs.core.workitems import WorkitemState, WorkitemUID
 from pacs.jobs.kinds import JobKind
 from pacs.services.process import Input, Reference, workitem_of
 from pacs.services.process.words import code
+from processing.datasets.process import SandboxedProcessor
 from tests.forwarding import known
 from tests.integration.test_jobs import hands
 from tests.integration.test_subscriber import contract
@@ -326,6 +328,58 @@ def test_cancelled_on_request_between_pieces(home: Home) -> None:
     assert kept == deleted == 2, "what was made is taken back"
     assert home.held(home.series) == sorted(one.SOPInstanceUID for one in home.images)
     assert home.usage() == [("local", "median", home.study, 2)]
+
+
+def test_results_of_a_workitem_that_is_gone_are_taken_back(home: Home) -> None:
+    uid = home.ask("median")
+    kind = home.archive.extensions["performer"].jobs["process.piece"]
+
+    def piece(job: JobContext[Any]) -> object:
+        result = kind.handler(job)
+        if home.jobs("process.piece").count("done") == 1:
+            home.worklist.remove(uid)
+        return result
+
+    replaced(home, "process.piece", piece)
+    home.work()
+    assert set(home.jobs("process.piece") + home.jobs("process.workitem")) == {"done"}
+    rows = home.archive.database.execute(
+        "SELECT COUNT(*), COUNT(deleted_by) FROM instance WHERE sop_instance_uid LIKE '2.25.%'"
+    )
+    kept, deleted = next(rows)
+    assert kept == deleted > 0
+    assert home.usage() == [("local", "median", home.study, kept)]
+
+
+@pytest.mark.parametrize("operation", ["gaussian", "mip"])
+def test_a_piece_that_is_repeated_gives_the_same_bytes(home: Home, operation: str) -> None:
+    rows = home.archive.database.execute("SELECT place, data_set_offset FROM instance ORDER BY id")
+    request = ProcessingRequest(
+        operation=operation,
+        parameters={},
+        sources=[
+            StoredImage(
+                path=str(home.archive.home / "store" / place),
+                offset=offset,
+                transfer_syntax_uid=TransferSyntaxUID("1.2.840.10008.1.2.1"),
+            )
+            for place, offset in rows
+        ],
+        series_instance_uid="1.2.3",
+        made=datetime(2026, 1, 2, tzinfo=UTC),
+        uid_root="root",
+    )
+
+    def made(asked: ProcessingRequest) -> list[bytes]:
+        with (
+            closing(SandboxedProcessor(home.archive.settings.process, home.archive.scratch)) as own,
+            own.process(asked) as results,
+        ):
+            return [Path(one.path).read_bytes() for one in results]
+
+    first = made(request)
+    assert first == made(request) and len(set(first)) == len(first) > 0
+    assert first != made(replace(request, uid_root="other"))
 
 
 def test_an_expired_workitem_is_not_begun(home: Home) -> None:

@@ -99,6 +99,9 @@ class Worklist:
                 told=row["told"],
             )
 
+    def remove(self, uid: WorkitemUID) -> None:
+        (self._folder / f"{uid}.json").unlink(missing_ok=True)
+
     def ask_cancel(self, uid: WorkitemUID) -> None:
         with self._changed(uid) as row:
             row["cancel_asked"] = True

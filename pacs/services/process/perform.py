@@ -51,6 +51,7 @@ class Performing:
         hand = Hand(self._desk, work.uid, work.transaction_uid, job=job.id)
         why_not = hand.take_up()
         if why_not:
+            self._take_back(work)
             self._end(job, why_not)
             return
         wanted: Wanted | None = None
@@ -61,14 +62,18 @@ class Performing:
             else:
                 session, said = self._reused(job, wanted, fact, caller), "there already"
         except Discontinued as why:
-            done = self._desk.results.of(work.transaction_uid)
-            if done:
-                take_back(self._desk, admin("process"), done[0].registrant, series_of(done))
+            self._take_back(work)
             hand.discontinue(hand.performed(wanted), why)
             self._audit(work, "process-discontinued", cause=why.text)
             self._end(job, why.text)
             return
         self._end(job, said, deliver=session)
+
+    def _take_back(self, work: WorkitemWork) -> None:
+        """Delete what was made of a workitem that has no end in which it could be named."""
+        done = self._desk.results.of(work.transaction_uid)
+        if done:
+            take_back(self._desk, admin("process"), done[0].registrant, series_of(done))
 
     # --- cutting -----------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Final
 
-from pacs.core.errors import PacsError, ProcessingFailed
+from pacs.core.errors import PacsError, ProcessingFailed, RecordsFailed
 from pacs.core.identifiers import Registrant, StudyInstanceUID
 from pacs.core.job_ports import JobContext
 from pacs.core.process_results import Made, PieceDone
@@ -37,8 +37,7 @@ class Piecework:
         work = job.payload
         if any(one.number == work.number for one in self._noted(work)):
             return "it was done before"
-        item = self._desk.workitems.read(WorkitemUID(work.uid))
-        if item.cancel_asked or item.state is not WorkitemState.IN_PROGRESS:
+        if not self._is_wanted(work):
             return "its workitem is not to be performed any more"
         if work.expires_utc is not None and work.expires_utc <= datetime.now(UTC):
             return "its workitem has expired"
@@ -49,6 +48,17 @@ class Piecework:
         with job.finish(f"{sum(len(one.instances) for one in done.made)} results"):
             self._desk.results.note(done)
         return None
+
+    def _is_wanted(self, work: PieceWork) -> bool:
+        """Tell whether the workitem is performed still, by us, and nobody asked for its end."""
+        try:
+            item = self._desk.workitems.read(WorkitemUID(work.uid))
+        except RecordsFailed:
+            raise
+        except PacsError:
+            return False  # removed
+        ours = item.transaction_uid == work.session
+        return ours and item.state is WorkitemState.IN_PROGRESS and not item.cancel_asked
 
     def _tell(self, job: JobContext[PieceWork]) -> None:
         """Let those who watch know, so often at most that it costs nothing; that it fails costs nothing else."""
