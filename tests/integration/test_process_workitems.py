@@ -17,16 +17,18 @@ from pydicom.uid import generate_uid
 
 from pacs.app import subscriber
 from pacs.app.archive import Archive
+from pacs.app.process import operations, processing
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller, Right
 from pacs.core.contract import Purpose
 from pacs.core.identifiers import AETitle, TransferSyntaxUID
 from pacs.core.job_ports import JobContext
 from pacs.core.processing import ProcessingOrder, ProcessingRequest, StoredImage
+from pacs.core.records import Selection
 from pacs.core.work import JobState
 from pacs.core.workitems import WorkitemState, WorkitemUID
 from pacs.jobs.kinds import JobKind
-from pacs.services.process import Input, Reference, workitem_of
+from pacs.services.process import Asked, Input, Reference, workitem_of
 from pacs.services.process.words import code
 from processing.datasets.process import SandboxedProcessor
 from tests.forwarding import known
@@ -172,6 +174,35 @@ def test_a_volume_gives_what_the_images_say(home: Home) -> None:
     (series,) = item.results()
     expected = np.max([hounsfield(one) for one in home.images], axis=0)
     assert np.array_equal(pixels(home, series), expected)
+
+
+def test_a_volume_in_parts_gives_the_same_as_at_once(tmp_path: Path) -> None:
+    """In as many pieces as the operation allows: each result once, and no other."""
+    with home_of(tmp_path, process__volume_parts="3") as home:
+        asked = {"plane": "coronal", "spacing_mm": "4"}
+        item = home.done("mpr", parameters=asked)
+        (fact,) = [one for one in operations() if one.name == "mpr"]
+        assert len(home.jobs("process.piece")) == (3 if fact.divisible else 1)
+        ((series, uids),) = item.results().items()
+        selection = Selection(level=Level.SERIES, series_instance_uids=(home.series,))
+        with processing(home.archive) as service:
+            run = Asked(operation="mpr", parameters=asked, selection=selection)
+            (at_once,) = service.run(ADMIN, run, workers=1, most=100).series
+        first, second = by_number(home, series), by_number(home, at_once)
+        assert first.keys() == second.keys() and len(uids) == len(first) > 3
+        for number, one in first.items():
+            assert np.array_equal(one, second[number])
+        assert home.usage()[0] == ("local", "mpr", home.study, 6)
+
+
+def by_number(home: Home, series: str) -> dict[int, np.ndarray[Any, Any]]:
+    rows = home.archive.database.execute(
+        "SELECT i.place FROM instance i JOIN series e ON e.id = i.series_row "
+        "WHERE e.series_instance_uid = ?",
+        (series,),
+    )
+    found = [pydicom.dcmread(home.archive.home / "store" / place) for (place,) in rows]
+    return {int(one.InstanceNumber): hounsfield(one) for one in found}
 
 
 def test_single_instances_may_be_named(home: Home) -> None:
