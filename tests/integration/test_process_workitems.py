@@ -234,6 +234,17 @@ def test_what_is_there_is_not_computed_again(home: Home) -> None:
     assert anew.state is WorkitemState.COMPLETED and anew.results() != first.results()
 
 
+def test_what_others_put_beside_results_changes_nothing(home: Home) -> None:
+    first = home.done("median")
+    (series,) = first.results()
+    for number in range(3):
+        stray = Dataset(dict(home.images[0].items()))
+        stray.SeriesInstanceUID, stray.SOPInstanceUID = series, f"1.2.3.{number}"
+        keep(home.archive, stray, ago_s=3_600)
+    again = home.done("median")
+    assert again.state is WorkitemState.COMPLETED and again.results() == first.results()
+
+
 def test_results_of_one_registrant_are_not_given_for_anothers_images(tmp_path: Path) -> None:
     with opened(tmp_path, extensions=(PERFORMER,), **QUIET) as archive:
         home = Home(archive)

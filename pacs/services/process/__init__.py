@@ -9,7 +9,7 @@ from pacs.services.process.perform import Performing
 from pacs.services.process.piece import Piecework
 from pacs.services.process.placing import Placing
 from pacs.services.process.run import Asked, Processing, Tally
-from pacs.services.process.words import Input, Reference
+from pacs.services.process.words import Input, Reference, inputs_of
 from pacs.services.process.workitem import workitem_of
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Reference",
     "Tally",
     "Wanted",
+    "inputs_of",
     "read",
     "workitem_of",
 ]

@@ -21,7 +21,7 @@ from pacs.services.process.ending import (
     Series,
     are_held,
     reasons_of,
-    selection_of,
+    selections_of,
     series_of,
     take_back,
 )
@@ -75,9 +75,12 @@ class Delivering:
             raise Discontinued(Why.MISSING, "the results were deleted meanwhile")
         if caller.max_matrix is None:
             return
-        for one in made:
+        for selection in selections_of(made):
             _, denser = self._desk.index.select_within(
-                selection_of(one), caller.visibility, len(one.instances), caller.max_matrix
+                selection,
+                caller.visibility,
+                len(selection.sop_instance_uids),
+                caller.max_matrix,
             )
             if denser:
                 raise Discontinued(Why.REFUSED, "results have more pixels than the purpose allows")

@@ -108,7 +108,10 @@ class Desk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkitemWork:
-    """See a workitem through. ``transaction_uid`` is what it is claimed with, by this job and no other."""
+    """See a workitem through. ``transaction_uid`` is what it is claimed with, by this job and no other.
+
+    Without a key: asked for once, where the workitem is made; a later one of that UID is another.
+    """
 
     uid: str
     transaction_uid: str
@@ -116,12 +119,11 @@ class WorkitemWork:
     made: datetime
 
     def job(self, *, group: str, priority: int, not_before_utc: datetime | None) -> Job:
-        """The job that does it; one for a workitem."""
+        """The job that does it."""
         return Job(
             kind=WORKITEM,
             payload=_encoded(self),
             queue=queue_of(group),
-            unique_key=f"{WORKITEM}:{self.uid}",
             priority=priority,
             not_before_utc=not_before_utc,
             cause=f"workitem {self.uid}",

@@ -4,9 +4,10 @@ Each step can be repeated after a crash: what has been done is seen in the worki
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Final
 
 from pydicom.dataset import Dataset
 
@@ -31,6 +32,8 @@ from pacs.services.process.order import Wanted, read
 from pacs.services.process.report import Discontinued, Why
 from pacs.services.process.standing import Creator, require_destinations, standing
 from pacs.services.process.words import read_time
+
+_ASKED_AT_ONCE: Final = 500
 
 
 class Hand:
@@ -188,21 +191,24 @@ def series_of(done: Sequence[PieceDone]) -> Sequence[Series]:
 def are_held(desk: Desk, registrant: Registrant, made: Sequence[Series]) -> bool:
     """Tell whether all of these results are held still."""
     own = Visibility(registrants=frozenset({registrant}))
-    for one in made:
-        rows = desk.index.select(selection_of(one), own, len(one.instances))
-        held = {held.sop_instance_uid for held in desk.index.fetch([row for row, _, _ in rows])}
-        if not held.issuperset(uid for _, uid in one.instances):
-            return False
-    return True
-
-
-def selection_of(made: Series) -> Selection:
-    """The results of one series, as the index is asked for them."""
-    return Selection(
-        level=Level.SERIES,
-        study_instance_uids=(made.study_instance_uid,),
-        series_instance_uids=(made.series_instance_uid,),
+    return all(
+        len(desk.index.select(selection, own, len(selection.sop_instance_uids)))
+        == len(selection.sop_instance_uids)
+        for selection in selections_of(made)
     )
+
+
+def selections_of(made: Sequence[Series]) -> Iterator[Selection]:
+    """The results by name, whatever else lies in their series; some at once, as the index is asked for them."""
+    for one in made:
+        uids = [uid for _, uid in one.instances]
+        for start in range(0, len(uids), _ASKED_AT_ONCE):
+            yield Selection(
+                level=Level.IMAGE,
+                study_instance_uids=(one.study_instance_uid,),
+                series_instance_uids=(one.series_instance_uid,),
+                sop_instance_uids=tuple(uids[start : start + _ASKED_AT_ONCE]),
+            )
 
 
 def take_back(desk: Desk, caller: Caller, registrant: Registrant, made: Sequence[Series]) -> None:

@@ -12,11 +12,11 @@ from typing import Final
 from uuid import NAMESPACE_OID, uuid5
 
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as Items
 
 from pacs.core.errors import ProcessingUnknown
 from pacs.core.identifiers import AETitle
 from pacs.core.processing import OperationFact
+from pacs.core.records import Held
 from pacs.core.text import date_time_bounds
 
 SCHEME: Final = "99PACS"
@@ -51,6 +51,24 @@ class Input:
     retrieve_ae_titles: tuple[AETitle, ...] = ()
 
 
+def inputs_of(held: Sequence[Held]) -> Sequence[Input]:
+    """Name instances that are held, series by series, as a workitem does."""
+    series: dict[tuple[str, str], list[Reference]] = {}
+    for one in held:
+        reference = Reference(
+            sop_class_uid=one.sop_class_uid, sop_instance_uid=one.sop_instance_uid
+        )
+        series.setdefault((one.study_instance_uid, one.series_instance_uid), []).append(reference)
+    return [
+        Input(
+            study_instance_uid=study,
+            series_instance_uid=uid,
+            references=tuple(references),
+        )
+        for (study, uid), references in series.items()
+    ]
+
+
 def code(value: str, meaning: str, scheme: str = SCHEME) -> Dataset:
     """Make the item of a code sequence. PS3.3 Table 8.8-1a."""
     item = Dataset()
@@ -61,11 +79,6 @@ def code(value: str, meaning: str, scheme: str = SCHEME) -> Dataset:
     item.CodingSchemeDesignator = scheme
     item.CodeMeaning = meaning[:64]
     return item
-
-
-def codes(*items: Dataset) -> Items:
-    """Make a code sequence."""
-    return Items(items)
 
 
 def uid_of(*names: str) -> str:
