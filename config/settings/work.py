@@ -14,6 +14,16 @@ class Jobs(Section, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=0, le=256)],
         Meta(description="Worker processes, each running one job at a time"),
     ] = 1
+    groups: Annotated[
+        tuple[
+            Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,15}$")],
+            ...,
+        ],
+        Meta(
+            description="Groups this node is of: work asked of a group is done by its nodes alone",
+            max_length=64,
+        ),
+    ] = ()
     broker: Annotated[
         str,
         Meta(
@@ -221,3 +231,23 @@ class Process(Section, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=100_000)],
         Meta(description="Instances one request may take"),
     ] = 5_000
+    piece_images: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)],
+        Meta(description="Images of a workitem that one worker processes before others may go on"),
+    ] = 32
+    volume_parts: Annotated[
+        Annotated[int, Meta(ge=1, le=64)],
+        Meta(
+            description="Pieces a volume's results are shared out to, where the operation allows it; each reads the volume"
+        ),
+    ] = 2
+    reuse_s: Annotated[
+        Annotated[float, Meta(ge=0, le=315_360_000)],
+        Meta(
+            description="Time for which results that are held still are given for the same request instead of new ones"
+        ),
+    ] = 2_592_000.0
+    purge_cron: Annotated[
+        str,
+        Meta(description="When it is forgotten what was made longer ago; empty is never"),
+    ] = "47 3 * * *"

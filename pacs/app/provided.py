@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pacs.app import chores, commitment, compress, forward, poll, quiet, route, workitems
+from pacs.app import chores, commitment, compress, forward, poll, process, quiet, route, workitems
 from pacs.app.extension import Attached, Extension
 from pacs.association.sop_classes import STORAGE
 from scp import find, retrieve, store, verification
@@ -46,6 +46,7 @@ OURS: tuple[Extension, ...] = (
     Extension(name="forward", attach=forward.attach),
     Extension(name="compress", attach=compress.attach),
     Extension(name="workitems", attach=workitems.attach),
+    Extension(name="process", attach=process.attach),
 )
 
 

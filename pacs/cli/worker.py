@@ -8,7 +8,10 @@ from pacs.cli.output import note
 
 @click.command()
 @click.option(
-    "--queues", default="", metavar="A,B", help="Only these queues, or those they are the base of."
+    "--queues",
+    default="",
+    metavar="A,B",
+    help="Only these queues, or those they are the base of; process:GROUP for what a group is asked.",
 )
 @click.option(
     "--processes", type=click.IntRange(1, 256), help="Worker processes, instead of jobs.workers."

@@ -45,6 +45,11 @@ class JobContext(Protocol, Generic[PayloadType_co]):
         """
         ...
 
+    @property
+    def parted(self) -> bool:
+        """Tell whether it has asked for parts before; ``children`` gives how they ended then."""
+        ...
+
     def children(self, jobs: Sequence[Job]) -> Sequence[Part]:
         """Wait for parts. Leaves the handler; it is called again when all have ended, and gets how.
 

@@ -58,7 +58,7 @@ KINDS: Mapping[UsageKind, KindLine] = {
     UsageKind.PROCESS: KindLine(
         units="images, bytes, seconds",
         about="one operation done on request",
-        once_per="session of processing",
+        once_per="session of processing and study",
     ),
 }
 
@@ -138,7 +138,7 @@ class Connected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processed:
-    """One operation was done on request: on so many images of so many bytes, in that time.
+    """One operation was done on request: on so many images of one study, of so many bytes, in that time.
 
     ``session`` is what was asked for once, whoever does it and however often it is tried.
     """
@@ -156,8 +156,8 @@ class Processed:
 
     @property
     def key(self) -> str:
-        """The same operation of the same session is done once."""
-        return f"{self.session}/{self.operation}"
+        """The same operation of the same session is done once to a study."""
+        return f"{self.session}/{self.operation}/{self.study_instance_uid}"
 
 
 Usage = Registered | HoldingChanged | Delivered | Connected | Processed

@@ -74,6 +74,11 @@ class Context:
         self.told = self._stop
         return bool(self.told)
 
+    @property
+    def parted(self) -> bool:
+        """Tell whether it has asked for parts before."""
+        return self.claim.has_children
+
     def children(self, jobs: Sequence[Job]) -> Sequence[Part]:
         """Wait for parts, or give how they ended."""
         if self.claim.has_children:

@@ -1,7 +1,7 @@
 """Kinds of work and schedules, as extensions register them. Knows none by name."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,13 +21,15 @@ class JobKind:
     """One kind: an idempotent handler, what its payload is, and what becomes of failures.
 
     ``payload`` is a msgspec struct or a frozen dataclass. ``queue`` is the base
-    name of the queues its jobs are put in: workers without ``--queues`` listen to it.
+    name of the queues its jobs are put in: workers without ``--queues`` listen to it. What
+    stands behind the base of a ``grouped`` one names a group of nodes, which alone do that work.
     """
 
     handler: Callable[[JobContext[Any]], object]
     payload: type
     policy: Policy = field(default_factory=Policy)
     queue: str = DEFAULT_QUEUE
+    grouped: bool = False
 
     def __post_init__(self) -> None:
         if not _BASE.fullmatch(self.queue):
@@ -59,6 +61,28 @@ def base_of(queue: str) -> str:
 def bases(kinds: Mapping[str, JobKind]) -> frozenset[str]:
     """Name the queues that jobs of these kinds are put in."""
     return frozenset({DEFAULT_QUEUE, *(one.queue for one in kinds.values())})
+
+
+def is_served(
+    queue: str, chosen: Collection[str], groups: Collection[str], grouped: Collection[str]
+) -> bool:
+    """Tell whether a worker takes jobs of a queue.
+
+    ``chosen`` are those it was told to serve, or bases of them, empty for all; ``groups`` those
+    its node is of. What is asked of a group, in a queue whose base is ``grouped``, is left to the
+    nodes of that group, and to workers that were told to serve that very queue.
+
+    >>> is_served("process:ct", [], ["mr"], ["process"]), is_served("process", [], [], ["process"])
+    (False, True)
+    >>> is_served("process:ct", ["process:ct"], [], ["process"])
+    True
+    """
+    base, _, group = queue.partition(":")
+    if queue in chosen:
+        return True
+    if chosen and base not in chosen:
+        return False
+    return not group or base not in grouped or group in groups
 
 
 def decoded(kind: JobKind, payload: str) -> object:

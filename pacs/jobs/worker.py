@@ -18,7 +18,7 @@ from pacs.core.job_ports import JobTable
 from pacs.core.work import Claim, Hold, LeaseLost, Permanent, Policy, Postpone, Retry
 from pacs.jobs.context import CANCELLED, LOST, Context, Parted
 from pacs.jobs.keeper import Keeper
-from pacs.jobs.kinds import JobKind, base_of, decoded
+from pacs.jobs.kinds import JobKind, decoded, is_served
 
 _LOG = logging.getLogger("pacs.jobs")
 _OLDEST_EVERY = 8  # claims of a queue: one takes the oldest, so that no priority starves another
@@ -45,6 +45,7 @@ class Worker:
         self._settings = settings
         self._keeper = keeper
         self._queues = frozenset(queues)
+        self._grouped = frozenset(one.queue for one in kinds.values() if one.grouped)
         self._wake = wake
         self._one_at_a_time = threading.Lock()
         self._claims: Counter[str] = Counter()  # of each queue since the oldest was taken
@@ -92,12 +93,12 @@ class Worker:
 
     def _in_turn(self, queues: Sequence[str]) -> Iterator[str]:
         """Put the queues that are ours in order: those after the last one served go first."""
-        ours = [one for one in queues if not self._queues or self._serves(one)]
+        ours = [one for one in queues if self._serves(one)]
         yield from (one for one in ours if one > self._last)
         yield from (one for one in ours if one <= self._last)
 
     def _serves(self, queue: str) -> bool:
-        return queue in self._queues or base_of(queue) in self._queues
+        return is_served(queue, self._queues, self._settings.groups, self._grouped)
 
     # --- one job ---------------------------------------------------------------------
 

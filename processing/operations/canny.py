@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
-from skimage.feature import canny as thin_edges
+import scipy
+import skimage
 
 from processing.operations.operation import (
     Code,
@@ -35,13 +35,13 @@ def canny(image: Image, parameters: Canny) -> Values:
     """Give 1 on edges."""
     if parameters.high < parameters.low:
         raise NotProcessable("high is below low")
-    smoothed = ndimage.gaussian_filter(
+    smoothed = scipy.ndimage.gaussian_filter(
         np.asarray(image.values, dtype=np.float64),
         parameters.sigma_px,
         mode="nearest",
         truncate=_REACH,
     )
-    edges = thin_edges(
+    edges = skimage.feature.canny(
         smoothed,
         sigma=0.0,
         low_threshold=parameters.low,

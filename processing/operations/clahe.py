@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from skimage.exposure import equalize_adapthist
+import skimage
 
 from processing.operations.operation import (
     Colors,
@@ -42,7 +42,7 @@ def clahe(image: Image, parameters: Clahe) -> Values:
     if min(tile) < 2:
         raise NotProcessable("the image has too few pixels for so many tiles")
     unit = np.clip((image.values - low) / (high - low), 0.0, 1.0)
-    values: Values = equalize_adapthist(
+    values: Values = skimage.exposure.equalize_adapthist(
         unit, kernel_size=tile, clip_limit=parameters.clip, nbins=parameters.bins
     )
     return values

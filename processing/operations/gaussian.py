@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy import ndimage
+import scipy
 
 from processing.operations.operation import Code, Image, Kind, Operation, Values
 from processing.operations.parameters import Parameters, number, unit
@@ -19,7 +19,7 @@ class Gaussian(Parameters):
 def gaussian(image: Image, parameters: Gaussian) -> Values:
     """Convolve with a Gaussian cut at four standard deviations; the edge is repeated."""
     sigma_px = image.in_pixels(parameters.sigma, parameters.unit)
-    values: Values = ndimage.gaussian_filter(image.values, sigma_px, mode="nearest")
+    values: Values = scipy.ndimage.gaussian_filter(image.values, sigma_px, mode="nearest")
     return values
 
 

@@ -7,7 +7,7 @@ other, weighted so that a ramp gives its slope: per mm, or per pixel.
 from typing import Protocol
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from processing.operations.operation import (
     Code,
@@ -67,6 +67,6 @@ def steepest(name: str, parameters: type[InUnit], across: tuple[float, ...]) -> 
 
 def _along(values: Values, difference: Values, weights: Values) -> Values:
     """Differ along rows' numbers, smooth along columns' numbers; the edge is repeated."""
-    differed = ndimage.correlate1d(values, difference, axis=0, mode="nearest")
-    smoothed: Values = ndimage.correlate1d(differed, weights, axis=1, mode="nearest")
+    differed = scipy.ndimage.correlate1d(values, difference, axis=0, mode="nearest")
+    smoothed: Values = scipy.ndimage.correlate1d(differed, weights, axis=1, mode="nearest")
     return smoothed

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from processing.operations.operation import (
     Code,
@@ -30,8 +30,8 @@ def laplacian(image: Image, parameters: Laplacian) -> Values:
     """Add second differences along both axes; the image is repeated beyond its edge."""
     down, right = image.in_pixels(1.0, parameters.unit)
     values: Values = (
-        ndimage.correlate1d(image.values, _SECOND, axis=0, mode="nearest") * down**2
-        + ndimage.correlate1d(image.values, _SECOND, axis=1, mode="nearest") * right**2
+        scipy.ndimage.correlate1d(image.values, _SECOND, axis=0, mode="nearest") * down**2
+        + scipy.ndimage.correlate1d(image.values, _SECOND, axis=1, mode="nearest") * right**2
     )
     return values
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy import ndimage
+import scipy
 
 from processing.operations.operation import (
     Code,
@@ -33,7 +33,7 @@ def log(image: Image, parameters: LaplacianOfGaussian) -> Values:
     down, right = image.in_pixels(1.0, parameters.unit)
 
     def second(order: tuple[int, int]) -> Values:
-        values: Values = ndimage.gaussian_filter(
+        values: Values = scipy.ndimage.gaussian_filter(
             image.values, sigma_px, order=order, mode="nearest", truncate=_REACH
         )
         return values

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from processing.operations.operation import Code, Image, Kind, Operation, Values
 from processing.operations.parameters import Parameters, number, whole
@@ -33,7 +33,9 @@ def nlm(image: Image, parameters: NonLocalMeans) -> Values:
         for j in range(2 * reach + 1):
             there = padded[i : i + values.shape[0], j : j + values.shape[1]]
             squares = ((there - values) / parameters.strength) ** 2
-            weight = np.exp(-ndimage.uniform_filter(squares, parameters.patch_px, mode="nearest"))
+            weight = np.exp(
+                -scipy.ndimage.uniform_filter(squares, parameters.patch_px, mode="nearest")
+            )
             total += weight * there
             weights += weight
     return total / weights

@@ -1,6 +1,7 @@
 """Which operations are ours. An operation is one module and one line here.
 
-Those of extensions are beside them in ``catalogue``.
+Those of extensions are beside them in ``catalogue``. Every process knows all of them and few compute: an
+operation names scipy and skimage as packages, whose parts load when they are first used.
 """
 
 import importlib

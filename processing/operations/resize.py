@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from processing.operations.operation import Code, Image, Kind, NotProcessable, Operation, Values
 from processing.operations.parameters import Parameters, choice, number
@@ -34,12 +34,12 @@ def resize(image: Image, parameters: Resize) -> Values:
     values = image.values
     if parameters.interpolation != "nearest":
         sigma = [max(0.0, (one - 1) / 2) for one in scale]
-        values = ndimage.gaussian_filter(values, sigma, mode="nearest")
+        values = scipy.ndimage.gaussian_filter(values, sigma, mode="nearest")
     at = np.meshgrid(
         *((np.arange(after) + 0.5) * one - 0.5 for after, one in zip(new, scale, strict=True)),
         indexing="ij",
     )
-    resized: Values = ndimage.map_coordinates(
+    resized: Values = scipy.ndimage.map_coordinates(
         values, at, order=_ORDERS[parameters.interpolation], mode="nearest"
     )
     return resized

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy import ndimage
+import scipy
 
 from processing.operations.operation import Code, Image, Kind, Operation, Values
 from processing.operations.parameters import Parameters, whole
@@ -17,7 +17,7 @@ class SmoothMean(Parameters):
 
 def smooth_mean(image: Image, parameters: SmoothMean) -> Values:
     """Give every pixel the mean around it; the image is repeated beyond its edge."""
-    values: Values = ndimage.uniform_filter(image.values, parameters.size_px, mode="nearest")
+    values: Values = scipy.ndimage.uniform_filter(image.values, parameters.size_px, mode="nearest")
     return values
 
 

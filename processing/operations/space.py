@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+import scipy
 
 from processing.operations.operation import MAX_RESULTS, Mask, NotProcessable, Values
 
@@ -243,7 +243,7 @@ class Sampler:
 
     def _between(self, voxels: npt.NDArray[Any], at: npt.NDArray[np.float64]) -> Values:
         """Sample linearly, in double precision whatever the voxels are."""
-        sampled: Values = ndimage.map_coordinates(
+        sampled: Values = scipy.ndimage.map_coordinates(
             voxels, at, output=np.float64, order=1, mode="nearest"
         )
         return sampled

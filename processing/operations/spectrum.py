@@ -5,7 +5,7 @@ The image is mirrored beyond its edges, so that opposite edges do not meet.
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
+import scipy
 
 from processing.operations.operation import Image, Values
 
@@ -15,11 +15,11 @@ def passed(image: Image, gain: "Gain", unit: str) -> Values:
     rows, columns = image.values.shape
     between_rows, between_columns = (1.0, 1.0) if unit == "px" else image.needed_spacing()
     # The cosine transform is that of the image mirrored at its edges: no seam, half the work.
-    spectrum = fft.dctn(image.values, type=2, norm="ortho")
+    spectrum = scipy.fft.dctn(image.values, type=2, norm="ortho")
     down = np.arange(rows) / (2 * rows * between_rows)
     right = np.arange(columns) / (2 * columns * between_columns)
     frequency = np.hypot(down[:, None], right[None, :])
-    values: Values = fft.idctn(spectrum * gain(frequency), type=2, norm="ortho")
+    values: Values = scipy.fft.idctn(spectrum * gain(frequency), type=2, norm="ortho")
     return values
 
 

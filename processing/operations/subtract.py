@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from skimage.registration import phase_cross_correlation
+import skimage
 
 from processing.operations.operation import (
     Code,
@@ -58,7 +58,7 @@ def _shift(values: Values, mask: Values, parameters: Subtract) -> tuple[float, f
         return 0.0, 0.0
     if parameters.shift == "given":
         return parameters.down_px, parameters.right_px
-    found, _, _ = phase_cross_correlation(
+    found, _, _ = skimage.registration.phase_cross_correlation(
         _even(values),
         _even(mask),
         upsample_factor=_STEPS_PER_PIXEL[parameters.shift],

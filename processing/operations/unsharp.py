@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy import ndimage
+import scipy
 
 from processing.operations.operation import Code, Image, Kind, Operation, Values
 from processing.operations.parameters import Parameters, number, unit
@@ -20,7 +20,7 @@ class Unsharp(Parameters):
 def unsharp(image: Image, parameters: Unsharp) -> Values:
     """Add the difference to the smoothed image."""
     sigma_px = image.in_pixels(parameters.sigma, parameters.unit)
-    smoothed = ndimage.gaussian_filter(image.values, sigma_px, mode="nearest")
+    smoothed = scipy.ndimage.gaussian_filter(image.values, sigma_px, mode="nearest")
     values: Values = image.values + parameters.amount * (image.values - smoothed)
     return values
 

@@ -133,14 +133,22 @@ class ForwardTable:
         )
         return [Registrant(row[0]) for row in rows]
 
-    def forget(self, destination: AETitle, registrant: Registrant, study: StudyInstanceUID) -> int:
-        """Let a study be sent again as if it never had been; gives of how many instances."""
+    def forget(
+        self,
+        destination: AETitle,
+        registrant: Registrant,
+        study: StudyInstanceUID,
+        series: SeriesInstanceUID | None = None,
+    ) -> int:
+        """Let a study, or one series, be sent again as if it never had been; gives of how many instances."""
         whole = f"SELECT i.object_id {_STUDY.format(join='')}"
-        gone = self._database.write(
-            "DELETE FROM forward_sent WHERE ae_title = ? AND state <> 'sending' "
-            f"AND object_id IN ({whole})",
-            (destination, study, registrant),
-        )
+        narrowed = "" if series is None else " AND e.series_instance_uid = ?"
+        with self._database.transaction():
+            gone = self._database.write(
+                "DELETE FROM forward_sent WHERE ae_title = ? AND state <> 'sending' "
+                f"AND object_id IN ({whole}{narrowed})",
+                (destination, study, registrant, *(() if series is None else (series,))),
+            )
         return int(gone.rowcount)
 
     # --- by and by ---------------------------------------------------------------------

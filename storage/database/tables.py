@@ -61,6 +61,9 @@ TABLES: tuple[Table, ...] = (
     Table("workitem_watch", Kind.RECORD, "which AE is told of a workitem, and holds it by a lock"),
     Table("workitem_global", Kind.RECORD, "which AE is told of every new workitem, or of some"),
     Table("workitem", Kind.RECORD, "a Unified Procedure Step: its state, Data Set and performer"),
+    Table(
+        "process_result", Kind.RECORD, "what a piece of a workitem gave, and of what it was made"
+    ),
     Table("forward_sent", Kind.RECORD, "what is known of an instance at a destination"),
 )
 """In an order in which they can be emptied: children before parents."""

@@ -1,0 +1,60 @@
+"""What pieces of workitems gave, and the port to where that is remembered: reuse and usage are made of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pacs.core.identifiers import Registrant, StudyInstanceUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """Results in one series, by SOP Class and Instance UID."""
+
+    series_instance_uid: str
+    instances: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PieceDone:
+    """How one of ``pieces`` of a session ended, of one study, under ``key``: what was asked of what.
+
+    ``reasons`` say why lots of it gave nothing.
+    """
+
+    session: str
+    number: int
+    pieces: int
+    key: str
+    operation: str
+    registrant: Registrant
+    study_instance_uid: StudyInstanceUID
+    made: tuple[Made, ...]
+    reasons: tuple[str, ...]
+    images: int
+    size_bytes: int
+    duration_ms: int
+
+
+class ResultTable(Protocol):
+    """What pieces of workitems gave; see ``storage.database.process_result``."""
+
+    def note(self, done: PieceDone) -> None:
+        """Note how a piece ended, within a transaction; in place of what was noted of it."""
+        ...
+
+    def of(self, session: str) -> Sequence[PieceDone]:
+        """The pieces of a session that have ended, in their order."""
+        ...
+
+    def ended(self, session: str) -> int:
+        """How many pieces of a session have ended."""
+        ...
+
+    def whole(self, registrant: Registrant, key: str, newer_s: float) -> Sequence[PieceDone]:
+        """The pieces of the newest session that did all of the same without a reason; or nothing."""
+        ...
+
+    def purge(self, older_s: float) -> int:
+        """Forget what ended so long ago; gives how many pieces."""
+        ...

@@ -1,0 +1,235 @@
+"""How our performer uses the worklist: claims a workitem, says how it goes on, and ends it.
+
+Each step can be repeated after a crash: what has been done is seen in the workitem.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from pacs.core.attributes import Level
+from pacs.core.caller import Caller, Right, Visibility, on_behalf
+from pacs.core.errors import (
+    EntryNotFound,
+    NotAuthorized,
+    PacsError,
+    ProcessingRefused,
+    ProcessingUnknown,
+    RecordsFailed,
+)
+from pacs.core.identifiers import Registrant, SeriesInstanceUID, StudyInstanceUID
+from pacs.core.process_results import PieceDone
+from pacs.core.processing import OperationFact
+from pacs.core.records import Selection
+from pacs.core.workitems import FINAL_STATES, WorkitemState, WorkitemUID
+from pacs.services.process import report
+from pacs.services.process.desk import Desk, Workitem
+from pacs.services.process.order import Wanted, read
+from pacs.services.process.report import Discontinued, Why
+from pacs.services.process.standing import Creator, require_destinations, standing
+from pacs.services.process.words import read_time
+
+_ASKED_AT_ONCE: Final = 500
+
+
+class Hand:
+    """Our performer's hand on one workitem, for one job; ``session`` is the Transaction UID it is claimed with."""
+
+    def __init__(self, desk: Desk, uid: str, session: str, *, job: int) -> None:
+        self._desk = desk
+        self._uid = WorkitemUID(uid)
+        self._session = session
+        self._command = f"job {job}"
+        self._item: Workitem | None = None
+
+    @property
+    def item(self) -> Workitem:
+        """The workitem as it was when it was taken up."""
+        assert self._item is not None, "take_up says whether there is one"
+        return self._item
+
+    def take_up(self) -> str:
+        """Claim the workitem, or go on with it; gives why it is not ours to perform, empty where it is."""
+        try:
+            self._item = self._desk.workitems.read(self._uid)
+        except RecordsFailed:
+            raise
+        except PacsError:
+            return "the workitem is no longer there"
+        if self._item.state in FINAL_STATES:
+            return "the workitem has ended"
+        if self._item.state is WorkitemState.SCHEDULED:
+            self._claim()
+        elif self._item.transaction_uid != self._session:
+            return "somebody else performs it"
+        return ""
+
+    def _claim(self) -> None:
+        workitems = self._desk.workitems
+        workitems.claim(self._performer(), self._uid, self._session)
+        self._set(report.begun(self._desk.ae_title))
+        self._item = workitems.read(self._uid)
+
+    def understood(self) -> tuple[Wanted, OperationFact]:
+        """Understand the workitem. Raises ``Discontinued`` where it cannot be done by anybody."""
+        desk = self._desk
+        try:
+            wanted = read(
+                self.item.data_set,
+                desk.operations,
+                ae_title=desk.ae_title,
+                most=desk.settings.max_instances,
+            )
+            order = wanted.order
+            return wanted, desk.processor.checked(order.operation, order.parameters, order.version)
+        except ProcessingUnknown as error:
+            raise Discontinued(Why.REJECTED, str(error)) from error
+
+    def allowed(self, creator: Creator) -> tuple[Wanted, OperationFact, Caller]:
+        """Judge the workitem by what its maker may do now. Raises ``Discontinued``."""
+        if self.item.cancel_asked:
+            raise Discontinued(Why.ASKED, "cancelled as requested")
+        wanted, fact = self.understood()
+        now_utc = datetime.now(UTC)
+        if wanted.expires_utc is not None and wanted.expires_utc <= now_utc:
+            raise Discontinued(Why.EXPIRED, "the workitem has expired")
+        snapshot = self._desk.snapshots.newest()
+        try:
+            caller = standing(creator, snapshot, now_utc)
+            require_destinations(caller, wanted.order.destinations, snapshot, now_utc)
+        except ProcessingRefused as error:
+            raise Discontinued(Why.REJECTED, str(error)) from error
+        except NotAuthorized as error:
+            self._desk.audit.record(
+                "process-refused", creator.named(), workitem=self._uid, cause=str(error)
+            )
+            raise Discontinued(Why.REJECTED, "the contract grants no processing") from error
+        return wanted, fact, caller
+
+    def tell(self, done: int, total: int, said: str) -> None:
+        """Say how far it is; never that it has gone back, and not where it has ended."""
+        self._item = self._desk.workitems.read(self._uid)
+        is_further = report.percent_of(self._item.data_set) < 100 * done // max(total, 1)
+        if is_further and self._item.state is WorkitemState.IN_PROGRESS:
+            self._set(report.progress(done, total, said))
+
+    def complete(self, performed: report.Performed, said: str) -> None:
+        """End the workitem as COMPLETED."""
+        self._set(report.completed(performed, said))
+        self._desk.workitems.complete(self._performer(), self._uid, self._session)
+
+    def discontinue(self, performed: report.Performed, why: Discontinued) -> None:
+        """End the workitem as CANCELED."""
+        self._set(report.discontinued(performed, why))
+        self._desk.workitems.cancel(self._performer(), self._uid, self._session)
+
+    def performed(
+        self,
+        wanted: Wanted | None = None,
+        fact: OperationFact | None = None,
+        outputs: Sequence[report.Output] = (),
+        comment: str = "",
+    ) -> report.Performed:
+        """Say what was done."""
+        return report.Performed(
+            ae_title=self._desk.ae_title,
+            began_utc=_began(self.item.data_set) or datetime.now(UTC),
+            fact=fact,
+            parameters={} if wanted is None else wanted.order.parameters,
+            outputs=outputs,
+            comment=comment,
+        )
+
+    def _set(self, modifications: Dataset) -> None:
+        self._desk.workitems.modify(self._performer(), self._uid, self._session, modifications)
+
+    def _performer(self) -> Caller:
+        caller = on_behalf(self.item.registrant, self._command)
+        return replace(caller, rights=caller.rights | {Right.PROCESS})
+
+
+def _began(data_set: Dataset) -> datetime | None:
+    for item in data_set.get("UnifiedProcedureStepPerformedProcedureSequence") or ():
+        return read_time(str(item.get("PerformedProcedureStepStartDateTime") or ""))
+    return None
+
+
+# --- results of a session --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Results of one series: what they are by SOP Class and Instance UID."""
+
+    study_instance_uid: StudyInstanceUID
+    series_instance_uid: SeriesInstanceUID
+    instances: tuple[tuple[str, str], ...]
+
+
+def series_of(done: Sequence[PieceDone]) -> Sequence[Series]:
+    """Put the results of all pieces together, series by series."""
+    found: dict[tuple[str, str], dict[tuple[str, str], None]] = {}
+    for one in done:
+        for made in one.made:
+            key = (one.study_instance_uid, made.series_instance_uid)
+            found.setdefault(key, {}).update(dict.fromkeys(made.instances))
+    return [
+        Series(
+            study_instance_uid=StudyInstanceUID(study),
+            series_instance_uid=SeriesInstanceUID(series),
+            instances=tuple(instances),
+        )
+        for (study, series), instances in found.items()
+        if instances
+    ]
+
+
+def are_held(desk: Desk, registrant: Registrant, made: Sequence[Series]) -> bool:
+    """Tell whether all of these results are held still."""
+    own = Visibility(registrants=frozenset({registrant}))
+    return all(
+        len(desk.index.select(selection, own, len(selection.sop_instance_uids)))
+        == len(selection.sop_instance_uids)
+        for selection in selections_of(made)
+    )
+
+
+def selections_of(made: Sequence[Series]) -> Iterator[Selection]:
+    """The results by name, whatever else lies in their series; some at once, as the index is asked for them."""
+    for one in made:
+        uids = [uid for _, uid in one.instances]
+        for start in range(0, len(uids), _ASKED_AT_ONCE):
+            yield Selection(
+                level=Level.IMAGE,
+                study_instance_uids=(one.study_instance_uid,),
+                series_instance_uids=(one.series_instance_uid,),
+                sop_instance_uids=tuple(uids[start : start + _ASKED_AT_ONCE]),
+            )
+
+
+def take_back(desk: Desk, caller: Caller, registrant: Registrant, made: Sequence[Series]) -> None:
+    """Delete results that nobody is to have, by the journal like anything that is deleted."""
+    for one in made:
+        try:
+            desk.deletions.delete(
+                caller,
+                Level.SERIES,
+                one.series_instance_uid,
+                reason="results of processing that are not to be kept",
+                registrant=registrant,
+            )
+        except EntryNotFound:
+            continue  # taken back by an attempt that did not live to say so
+
+
+def reasons_of(done: Sequence[PieceDone], pieces: int) -> str:
+    """Say what was not done, and why; empty where everything was."""
+    counted = Counter(reason for one in done for reason in one.reasons)
+    said = [f"{count} not done: {reason}" for reason, count in counted.items()]
+    if lost := pieces - len(done):
+        said.append(f"{lost} of {pieces} pieces failed")
+    return "; ".join(said)

@@ -1,0 +1,100 @@
+"""What whoever made a workitem may do now: the contract as it stands, not as it stood when it was made.
+
+Between the request and its end there may be days. Refuses to know what is asked.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pacs.core.caller import Caller, Right, SubscriberName, Visibility, admin
+from pacs.core.errors import NotAuthorized, ProcessingRefused
+from pacs.core.identifiers import AETitle, Registrant
+from pacs.core.records import Snapshot
+from pacs.services.gate import LOCAL, resolved
+
+_ADMIN = admin("").subscriber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Creator:
+    """Who made a workitem, as its jobs remember it."""
+
+    subscriber: str
+    purpose: str = ""
+    ae_title: str = ""
+    user: str = ""
+    association: str = ""
+
+    @classmethod
+    def of(cls, caller: Caller) -> "Creator":
+        """Remember a caller."""
+        return cls(
+            subscriber=caller.subscriber,
+            purpose=caller.purpose,
+            ae_title=caller.ae_title,
+            user=caller.user,
+            association=caller.association,
+        )
+
+    @property
+    def is_admin(self) -> bool:
+        """Tell whether it is the command line, which owns no images and pays for nothing."""
+        return self.subscriber == _ADMIN
+
+    def named(self) -> Caller:
+        """The creator by name, without any right."""
+        return Caller(
+            subscriber=SubscriberName(self.subscriber),
+            rights=frozenset(),
+            visibility=Visibility(),
+            purpose=self.purpose,
+            ae_title=AETitle(self.ae_title),
+            user=self.user,
+            association=self.association,
+        )
+
+
+def is_admin(caller: Caller) -> bool:
+    """Tell whether a caller is the command line."""
+    return caller.subscriber == _ADMIN
+
+
+def standing(creator: Creator, snapshot: Snapshot, now_utc: datetime) -> Caller:
+    """Give the creator as its contract stands now. Raises ``NotAuthorized`` without the right to process."""
+    bare = creator.named()
+    if creator.is_admin:
+        return _everything(bare, Visibility(everything=True))
+    if bare.subscriber == LOCAL:
+        if snapshot.contracts:  # it has rights for as long as there is none
+            raise NotAuthorized("loopback is no longer trusted")
+        return _everything(bare, Visibility(registrants=frozenset({Registrant(LOCAL)})))
+    contract = snapshot.contracts.get(bare.subscriber)
+    if contract is None:
+        raise NotAuthorized(f"{bare.subscriber} has no contract")
+    terms = resolved(contract, snapshot, creator.purpose, now_utc)
+    if Right.PROCESS not in terms.rights:
+        raise NotAuthorized(f"{bare.subscriber} has no right to process")
+    return replace(
+        bare,
+        rights=terms.rights,
+        visibility=terms.visibility,
+        purpose=terms.purpose,
+        destinations=terms.destinations,
+        max_matrix=terms.max_matrix,
+    )
+
+
+def _everything(bare: Caller, visibility: Visibility) -> Caller:
+    return replace(bare, rights=frozenset(Right) - {Right.ADMINISTER}, visibility=visibility)
+
+
+def require_destinations(
+    caller: Caller, destinations: Sequence[AETitle], snapshot: Snapshot, now_utc: datetime
+) -> None:
+    """Refuse a destination that the caller may not have images sent to, in the same words as an unknown one."""
+    for one in destinations:
+        peer = snapshot.peers.get(one)
+        allowed = caller.destinations is None or one in caller.destinations
+        if peer is None or not allowed or not snapshot.may_receive(peer, now_utc):
+            raise ProcessingRefused(f"nothing is sent to {one}: no such destination")

@@ -1,0 +1,131 @@
+"""Rows of what pieces of workitems gave: noted once with the piece's end, read together, purged by age."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pacs.core.identifiers import Registrant, StudyInstanceUID
+from pacs.core.process_results import Made, PieceDone
+from storage.database.connection import Database
+
+_COLUMNS = (
+    "session, piece, pieces, registrant, result_key, operation, study_instance_uid, made, reasons, "
+    "images, size_bytes, duration_ms"
+)
+_NOTE = (
+    f"INSERT INTO process_result ({_COLUMNS}, noted_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (session, piece) DO UPDATE SET pieces = excluded.pieces, "
+    "registrant = excluded.registrant, result_key = excluded.result_key, "
+    "operation = excluded.operation, study_instance_uid = excluded.study_instance_uid, "
+    "made = excluded.made, reasons = excluded.reasons, images = excluded.images, "
+    "size_bytes = excluded.size_bytes, duration_ms = excluded.duration_ms, "
+    "noted_ms = excluded.noted_ms"
+)
+_WHOLE = (
+    "SELECT session FROM process_result WHERE registrant = ? AND result_key = ? "
+    "GROUP BY session HAVING COUNT(*) = MAX(pieces) AND MAX(pieces) = MIN(pieces) "
+    "AND MAX(LENGTH(reasons)) = 2 AND MIN(noted_ms) >= ? ORDER BY MAX(noted_ms) DESC LIMIT 1"
+)
+_PURGED_AT_ONCE = 1_000
+
+
+class ProcessResultTable:
+    """``pacs.core.process_results.ResultTable`` on SQLite or PostgreSQL."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def note(self, done: PieceDone) -> None:
+        """Note how a piece ended, within a transaction; in place of what was noted of it."""
+        made = [[one.series_instance_uid, one.instances] for one in done.made]
+        self._database.write(
+            _NOTE,
+            (
+                done.session,
+                done.number,
+                done.pieces,
+                done.registrant,
+                done.key,
+                done.operation,
+                done.study_instance_uid,
+                json.dumps(made, separators=(",", ":")),
+                json.dumps(done.reasons),
+                done.images,
+                done.size_bytes,
+                done.duration_ms,
+                _now_ms(),
+            ),
+        )
+
+    def of(self, session: str) -> Sequence[PieceDone]:
+        """The pieces of a session that have ended, in their order."""
+        rows = self._database.execute(
+            f"SELECT {_COLUMNS} FROM process_result WHERE session = ? ORDER BY piece", (session,)
+        )
+        return [_done(row) for row in rows]
+
+    def ended(self, session: str) -> int:
+        """How many pieces of a session have ended."""
+        rows = self._database.execute(
+            "SELECT COUNT(*) FROM process_result WHERE session = ?", (session,)
+        )
+        return int(next(rows)[0])
+
+    def whole(self, registrant: Registrant, key: str, newer_s: float) -> Sequence[PieceDone]:
+        """The pieces of the newest session that did all of the same without a reason; or nothing."""
+        since_ms = _now_ms() - int(newer_s * 1_000)
+        for (session,) in self._database.execute(_WHOLE, (registrant, key, since_ms)):
+            return self.of(session)
+        return ()
+
+    def purge(self, older_s: float) -> int:
+        """Forget what ended so long ago; gives how many pieces."""
+        before_ms = _now_ms() - int(older_s * 1_000)
+        return sum(self._purged(before_ms))
+
+    def _purged(self, before_ms: int) -> Iterator[int]:
+        """Forget some at once, so that nobody waits long."""
+        while True:
+            found = self._database.execute(
+                "SELECT session, piece FROM process_result WHERE noted_ms < ? "
+                f"ORDER BY noted_ms LIMIT {_PURGED_AT_ONCE}",
+                (before_ms,),
+            )
+            some = list(found)
+            with self._database.transaction():
+                for row in some:
+                    self._database.write(
+                        "DELETE FROM process_result WHERE session = ? AND piece = ?", row
+                    )
+            yield len(some)
+            if len(some) < _PURGED_AT_ONCE:
+                return
+
+
+def _done(row: tuple[Any, ...]) -> PieceDone:
+    session, piece, pieces, registrant, key, operation, study, made, reasons, *amounts = row
+    return PieceDone(
+        session=session,
+        number=int(piece),
+        pieces=int(pieces),
+        registrant=Registrant(registrant),
+        key=key,
+        operation=operation,
+        study_instance_uid=StudyInstanceUID(study),
+        made=tuple(
+            Made(
+                series_instance_uid=series,
+                instances=tuple((sop_class, sop) for sop_class, sop in instances),
+            )
+            for series, instances in json.loads(made)
+        ),
+        reasons=tuple(json.loads(reasons)),
+        images=int(amounts[0]),
+        size_bytes=int(amounts[1]),
+        duration_ms=int(amounts[2]),
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
