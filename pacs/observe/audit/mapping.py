@@ -200,6 +200,7 @@ _BUILDERS: Mapping[str, Builder] = {
 _CONFIGURATION: Mapping[str, Code] = {
     "peer-": codes.NETWORK_CONFIGURATION,
     "route-": codes.NETWORK_CONFIGURATION,
+    "profile-": codes.NETWORK_CONFIGURATION,
     "poll-": codes.NETWORK_CONFIGURATION,
     "subscriber-": codes.SECURITY_CONFIGURATION,
     "contract-": codes.SECURITY_CONFIGURATION,
