@@ -14,7 +14,7 @@ from pacs.core.records import Peer
 from pacs.services.route.checks import Ourselves
 
 MOST_DESTINATIONS: Final = 32
-_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}\Z")
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,15}\Z")
 _MOST_DESCRIPTION: Final = 64
 
 
@@ -24,7 +24,7 @@ def check(profile: Profile, peers: Mapping[AETitle, Peer], ourselves: Ourselves)
     order = profile.order
     _check_destinations(order.destinations, peers, ourselves)
     if order.group and not _GROUP.match(order.group):
-        raise EntryConflicts("a group has 1 to 32 letters, digits, dashes and underscores")
+        raise EntryConflicts("a group has 1 to 16 letters, digits, dashes and underscores")
     text = order.series_description
     if len(text) > _MOST_DESCRIPTION or not text.isascii() or "\\" in text:
         raise EntryConflicts("a series description has at most 64 ASCII characters, no backslash")

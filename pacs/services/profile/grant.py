@@ -32,7 +32,7 @@ def granted(caller: Caller, work: ArrivedWork, snapshot: Snapshot, now_utc: date
         ),
         issuer_of_patient_id=contract.issuer_of_patient_id or contract.subscriber,
         purpose=terms.purpose,
-        destinations=None,  # the admin named them, as with a route
+        destinations=terms.destinations,
         max_matrix=terms.max_matrix,
         revision=snapshot.revision,
     )
