@@ -187,6 +187,7 @@ _BUILDERS: Mapping[str, Builder] = {
     "event-report": _local,
     "commitment-report": _local,
     "forms-removed": _local,
+    "processing-asked": _local,
     "audit-read": _log_used,
     "audit-verified": _log_used,
     "audit-begun": _kept(codes.RECORDING_STARTED, Outcome.SUCCESS),
