@@ -518,3 +518,15 @@ def test_what_is_deleted_while_it_comes_again_is_taken_in_anew(
     monkeypatch.setattr(home.archive.ingest, "_is_held", tidied)
     assert home.send(1, called="PACS") == [StoreOutcome.KEPT_AS_VERSION]
     assert home.held() == ["1"]
+
+
+def test_the_slower_of_two_that_come_at_once_is_noted_too(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until_done(home)
+    home.send(1)
+    monkeypatch.setattr(home.archive.ingest, "_is_held", lambda *_: False)  # not yet, as it looked
+    assert home.send(1, called="PACS") == [StoreOutcome.ALREADY_HELD]
+    home.quiet()
+    assert home.given_up() == {"deleted": 0}
+    assert home.held() == ["1"]

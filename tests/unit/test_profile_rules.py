@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
 
 from config.settings import Arrival as ArrivalSettings
 from pacs.core.attributes import Level
@@ -21,7 +22,7 @@ from pacs.core.records import Arrival, Instance, Job, Peer, Snapshot
 from pacs.services.profile import ProfileRules, stands_for_profile
 from pacs.services.profile.asked import ArrivedWork
 from pacs.services.profile.checks import check
-from pacs.services.profile.desk import workitem_uid
+from pacs.services.profile.desk import name_patient, workitem_uid
 from pacs.services.profile.grant import granted
 from pacs.services.route import Ourselves
 from tests.unit.test_route_conditions import MONDAY_NOON, instance, whole
@@ -93,6 +94,13 @@ def test_workitems_are_named_after_all_that_makes_them_up() -> None:
         workitem_uid("MIP", "local", "1.2", "1.2.3", "", "2026", "blake3:a", "blake3:b"),
     ]
     assert len({one, *others}) == 5
+
+
+def test_a_workitem_says_whose_images_it_is_about() -> None:
+    made, header = Dataset(), sent_to("MIP").header
+    name_patient(made, header)
+    assert (made.PatientName, made.PatientID) == (header.values["PatientName"], header.patient_id)
+    assert made.PatientSex is None, "there, and empty"
 
 
 # --- what can be kept ------------------------------------------------------------------

@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from pydicom.dataset import Dataset
 
 from pacs.core.caller import Caller
 from pacs.core.identifiers import SOPInstanceUID
 from pacs.core.processing import ProcessingOrder
-from pacs.core.records import Held
+from pacs.core.records import Header, Held
 from pacs.core.workitems import WorkitemState, WorkitemUID
 
 
@@ -76,6 +76,17 @@ class Desk:
             read = self._workitems.read(uid)
             return Seen(state=read.state, results=tuple(_results(read.data_set)))
         return None
+
+
+def name_patient(workitem: Dataset, header: Header) -> None:
+    """Say in a workitem whose images it is about, as the images do. PS3.4 Table CC.2.5-3."""
+    workitem.PatientID = header.patient_id or None
+    workitem.IssuerOfPatientID = header.issuer_of_patient_id or None
+    for keyword in _PATIENT:
+        setattr(workitem, keyword, header.values.get(keyword) or None)
+
+
+_PATIENT: Final = ("PatientName", "PatientBirthDate", "PatientSex")
 
 
 def workitem_uid(*parts: str) -> WorkitemUID:
