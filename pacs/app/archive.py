@@ -157,6 +157,8 @@ def _with(archive: Archive, name: str, attached: Attached) -> Archive:
     archive.gate.add(attached.admission)
     for rule in attached.on_arrival:
         archive.ingest.add_rule(rule)
+    for repeat in attached.on_repeat:
+        archive.ingest.add_repeat_rule(repeat)
     return replace(archive, extensions={**archive.extensions, name: attached})
 
 

@@ -68,7 +68,7 @@ REJECTIONS: Final[Mapping[tuple[int, int, int], str]] = {
     IDENTITY_REFUSED: "the user identity is not accepted",
     CONTEXT_UNSUPPORTED: "Application Context Name is not that of DICOM",
     CALLING_UNRECOGNIZED: "no device or user of a contract that holds is known by this AE title and address",
-    CALLED_UNRECOGNIZED: "the called AE title is not ours and `dicom.any_called_ae_title` is off",
+    CALLED_UNRECOGNIZED: "the called AE title is neither ours nor that of an active processing profile, and `dicom.any_called_ae_title` is off",
     NOT_NOW: "the device has introduced itself and is not accepted yet",
     CONGESTION: "it cannot be decided for now who the peer is",
     LIMIT_EXCEEDED: "too many associations, in all or from this address",

@@ -47,7 +47,8 @@ its own; to a peer that gets images compressed (`pacs peer add --encoding compre
 
 Associations accepted: at most {association.max_associations} at once and {association.max_associations_per_host} from
 one address, with Maximum Length {association.max_pdu_bytes} bytes. The called AE title may be any, unless
-`dicom.any_called_ae_title` is off. Who the caller is, is told by its device or its user (Security). A connection without A-ASSOCIATE-RQ ends after {association.artim_timeout_s:g} s, a silent association after
+`dicom.any_called_ae_title` is off: then it is ours, or that of a processing profile. What is stored under the title of a profile is processed
+as the profile says once nothing more of its series arrives. Who the caller is, is told by its device or its user (Security). A connection without A-ASSOCIATE-RQ ends after {association.artim_timeout_s:g} s, a silent association after
 {association.network_timeout_s:g} s. PDUs, command sets, identifiers and nesting have upper bounds (Configuration); what
 exceeds them costs the association, or the request where it can still be answered. An association is rejected with:
 """

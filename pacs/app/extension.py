@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from pacs.core.caller import Caller
 from pacs.core.errors import SettingsInvalid
-from pacs.core.ports import ArrivalRule
+from pacs.core.ports import ArrivalRule, RepeatRule
 from pacs.jobs.kinds import JobKind, Schedule
 from scp.service_class import ServiceClass
 
@@ -35,7 +35,7 @@ class Attached:
 
     ``admission`` is asked about every caller the gate admits, and gives the
     reason for a refusal or ``None``. It goes into the audit trail, never to
-    the peer. ``jobs`` maps a kind to its idempotent handler; kinds are named
+    the peer. ``on_repeat`` is asked instead of ``on_arrival`` about what is held already. ``jobs`` maps a kind to its idempotent handler; kinds are named
     ``extension.verb`` and nobody else's. ``schedules`` are asked for as long as
     the process runs; ``schedules_now`` is called about once a second by every
     worker for those that change meanwhile, so it answers from a ``Snapshot``.
@@ -44,6 +44,7 @@ class Attached:
     service_classes: tuple[ServiceClass, ...] = ()
     admission: Callable[[Caller], str | None] = lambda _: None
     on_arrival: tuple[ArrivalRule, ...] = ()
+    on_repeat: tuple[RepeatRule, ...] = ()
     jobs: Mapping[str, JobKind] = field(default_factory=dict)
     schedules: tuple[Schedule, ...] = ()
     schedules_now: Callable[[], Sequence[Schedule]] = lambda: ()

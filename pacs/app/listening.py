@@ -24,6 +24,7 @@ from pacs.association.lockout import Lockout
 from pacs.association.server import AssociationServer
 from pacs.association.tls import ServerTls
 from pacs.observe.log import configure
+from pacs.services.profile import stands_for_profile
 from scp.server import Server
 
 _LOG = logging.getLogger("pacs.serve")
@@ -65,6 +66,7 @@ def listening(
             ),
             audit=archive.audit,
             occupancy=occupancy,
+            answers_to=lambda called: stands_for_profile(archive.snapshots.current(), called),
         )
         port = server.start(listener, encrypted=encrypted)
         try:

@@ -64,7 +64,7 @@ def operations() -> Sequence[OperationFact]:
 @contextmanager
 def processing(archive: "Archive") -> Iterator[Processing]:
     """Put the service together; its workers end with it."""
-    with closing(_processor(archive)) as processor:
+    with closing(processor_of(archive)) as processor:
         yield Processing(
             index=DatabaseRetrieveIndex(archive.database),
             processor=processor,
@@ -83,7 +83,7 @@ def attached(archive: "Archive", workitems: Workitems) -> "Attached":
     """Give the jobs of our performer, and when its chore is due; from now on it takes up what is ours."""
     from pacs.app.extension import Attached
 
-    processor = _processor(archive)
+    processor = processor_of(archive)
     desk = _desk(archive, workitems, processor)
     workitems.add_on_created(Placing(desk.operations, desk.ae_title).on_created)
     settings = archive.settings.process
@@ -114,7 +114,8 @@ def _kind(handler: "Callable[[JobContext[Any]], object]", payload: type) -> JobK
     return JobKind(handler=handler, payload=payload, policy=policy, queue=_QUEUE, grouped=True)
 
 
-def _processor(archive: "Archive") -> SandboxedProcessor:
+def processor_of(archive: "Archive") -> SandboxedProcessor:
+    """Compute with the operations that are installed; to be closed."""
     return SandboxedProcessor(
         archive.settings.process, archive.scratch, catalogue=catalogue(archive.installed)
     )

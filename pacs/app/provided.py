@@ -3,7 +3,18 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pacs.app import chores, commitment, compress, forward, poll, process, quiet, route, workitems
+from pacs.app import (
+    chores,
+    commitment,
+    compress,
+    forward,
+    poll,
+    process,
+    profile,
+    quiet,
+    route,
+    workitems,
+)
 from pacs.app.extension import Attached, Extension
 from pacs.association.sop_classes import STORAGE
 from scp import find, retrieve, store, verification
@@ -47,6 +58,7 @@ OURS: tuple[Extension, ...] = (
     Extension(name="compress", attach=compress.attach),
     Extension(name="workitems", attach=workitems.attach),
     Extension(name="process", attach=process.attach),
+    Extension(name="profile", attach=profile.attach),
 )
 
 

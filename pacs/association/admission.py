@@ -5,7 +5,7 @@ caller is, the ``Gate`` decides.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,7 +17,7 @@ from pacs.association.limits import Occupancy
 from pacs.association.message import Services
 from pacs.core.caller import Caller, Candidate, Refusal
 from pacs.core.contract import ENROL
-from pacs.core.errors import AdmissionRefused
+from pacs.core.errors import AdmissionRefused, RecordsFailed
 from pacs.core.identifiers import AETitle, SOPClassUID, is_ae_title
 from pacs.core.ports import AuditTrail, Gate, Spool
 
@@ -47,7 +47,10 @@ _SHOWN: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What every association of one server shares."""
+    """What every association of one server shares.
+
+    ``answers_to`` tells further AE titles that peers may call us by, as of now.
+    """
 
     settings: Settings
     gate: Gate
@@ -55,6 +58,7 @@ class Host:
     services: Services
     audit: AuditTrail
     occupancy: Occupancy
+    answers_to: Callable[[AETitle], bool] = lambda _: False
 
 
 class Rejected(Exception):
@@ -145,9 +149,7 @@ def _admitted(
     if not host.occupancy.associate(candidate.address):
         raise Rejected(LIMIT_EXCEEDED, "too many associations")
     stack.callback(host.occupancy.leave, candidate.address)
-    dicom = host.settings.dicom
-    called_us = dicom.any_called_ae_title or candidate.called_ae_title == dicom.ae_title.strip()
-    if not is_ae_title(candidate.called_ae_title) or not called_us:
+    if not is_ae_title(candidate.called_ae_title) or not _called_us(candidate, host):
         raise Rejected(CALLED_UNRECOGNIZED, "called AE title")
     if not is_ae_title(candidate.calling_ae_title):
         raise Rejected(CALLING_UNRECOGNIZED, "calling AE title")
@@ -158,3 +160,15 @@ def _admitted(
     except Exception as failure:  # noqa: BLE001 - a gate that cannot decide lets nobody in
         LOGGER.error("gate-failed kind=%s", type(failure).__name__)
         raise Rejected(CONGESTION, "the gate failed") from None
+
+
+def _called_us(candidate: Candidate, host: Host) -> bool:
+    """Tell whether the called AE title is one of ours. Raises ``Rejected`` where that cannot be known now."""
+    dicom, called = host.settings.dicom, candidate.called_ae_title
+    if dicom.any_called_ae_title or called == dicom.ae_title.strip():
+        return True
+    try:
+        return host.answers_to(called)
+    except RecordsFailed as failure:
+        LOGGER.error("called-ae-title-unknown kind=%s", type(failure).__name__)
+        raise Rejected(CONGESTION, "the database does not answer") from None

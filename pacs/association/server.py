@@ -11,7 +11,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -24,6 +24,7 @@ from pacs.association.overrides import silence
 from pacs.association.tls import ServerTls
 from pacs.association.watch import Watch
 from pacs.core.errors import AddressInUse
+from pacs.core.identifiers import AETitle
 from pacs.core.ports import AuditTrail, Gate, Spool
 
 LOGGER = logging.getLogger("pacs.association")
@@ -65,7 +66,9 @@ class AssociationServer:
         services: Services,
         audit: AuditTrail,
         occupancy: Occupancy | None = None,
+        answers_to: Callable[[AETitle], bool] = lambda _: False,
     ) -> None:
+        """``answers_to`` tells further AE titles that peers may call us by, as of now."""
         silence()
         self._settings = settings
         self._occupancy = occupancy or Occupancy(settings.association)
@@ -76,6 +79,7 @@ class AssociationServer:
             services=services,
             audit=audit,
             occupancy=self._occupancy,
+            answers_to=answers_to,
         )
         self._lock = threading.Lock()
         self._live: set[ServedAssociation] = set()

@@ -1,7 +1,6 @@
 """``pacs process``: what can be computed of images that are held, and doing it now."""
 
 import os
-from collections.abc import Mapping
 
 import click
 
@@ -9,6 +8,9 @@ from pacs.cli import exits
 from pacs.cli.archive import opened
 from pacs.cli.home import Home, pass_home
 from pacs.cli.output import emit, json_option, note, progress
+from pacs.cli.parameters import parameters_of
+from pacs.cli.preview import preview
+from pacs.cli.profile import profile, profiles
 from pacs.core.attributes import Level
 from pacs.core.caller import admin
 from pacs.core.errors import ProcessingRefused
@@ -21,6 +23,10 @@ COLUMNS = ["name", "version", "takes", "code", "parameters", "summary"]
 @click.group()
 def process() -> None:
     """Make derived images of images that are held: filters, projections, reformats, subtractions."""
+
+
+for command in (profile, profiles, preview):
+    process.add_command(command)
 
 
 @process.command()
@@ -67,7 +73,7 @@ def run(
         raise click.UsageError("name what is meant: --study or --series")
     asked = Asked(
         operation=operation,
-        parameters=_parameters(settings),
+        parameters=parameters_of(settings),
         selection=_selection(study, series),
         series_description=series_description,
     )
@@ -89,16 +95,6 @@ def _run(home: Home, asked: Asked) -> Tally:
             most=archive.settings.process.max_instances,
             advance=advance,
         )
-
-
-def _parameters(settings: tuple[str, ...]) -> Mapping[str, str]:
-    parameters: dict[str, str] = {}
-    for one in settings:
-        name, equals, value = one.partition("=")
-        if not equals or name in parameters:
-            raise click.UsageError(f"--set {one!r}: write each parameter once, as NAME=VALUE")
-        parameters[name] = value
-    return parameters
 
 
 def _selection(study: str | None, series: str | None) -> Selection:

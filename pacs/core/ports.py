@@ -250,6 +250,13 @@ class Unit(Protocol):
         """List what is held under the same registrant, series and SOP Instance UID, oldest first."""
         ...
 
+    def came_again(self, instance: Instance, held: Sequence[Held]) -> bool:
+        """Note that what these files hold came once more, and under which AE title.
+
+        ``False``, and nothing is noted, where one of them has been deleted meanwhile.
+        """
+        ...
+
     def record_usage(self, usage: Usage) -> None:
         """Note a fact for accounting; one whose kind and key are noted already counts no second time."""
         ...
@@ -279,7 +286,10 @@ class Records(Protocol):
 
 
 ArrivalRule = Callable[[Arrival, Snapshot], Iterable[Job]]
-"""A pure function, asked for every arrival; see ``Extension.on_arrival``."""
+"""A pure function, asked for every arrival; see ``Attached.on_arrival``."""
+
+RepeatRule = Callable[[Arrival, Snapshot], Sequence[Job] | None]
+"""A pure function, asked where what arrives is held already; ``None`` where that is nothing to it."""
 
 
 class RetrieveIndex(Protocol):

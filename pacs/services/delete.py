@@ -114,6 +114,29 @@ class Deletions:
         )
         return entry, len(scope)
 
+    def give_up(
+        self,
+        caller: Caller,
+        chosen: Callable[[], Sequence[ObjectId]],
+        *,
+        reason: str,
+        about: dict[str, str],
+    ) -> tuple[JournalEntry | None, int]:
+        """Hide the files that ``chosen`` gives, which is asked while nobody else changes the index.
+
+        One entry for all of them, undone and purged as any; none where none is given.
+        """
+        with self._rows.transaction():
+            files = chosen()
+            if not files:
+                return None, 0
+            entry = self._journal.append(
+                "delete", made_by=caller.subscriber, reason=reason, about=about, object_ids=files
+            )
+            self._decisions.apply(entry)
+        self._audit.record("deleted", caller, entry=entry.id, count=len(files), **about)
+        return entry, len(files)
+
     def pending(self, caller: Caller) -> Sequence[DeletionRow]:
         """Deletions that can still be undone, oldest first."""
         return [one for one in self._rows.deletions() if not self._is_over(one.entry_id)]

@@ -20,7 +20,15 @@ from pacs.core.errors import (
     StorageFailed,
 )
 from pacs.core.identifiers import Digest, StudyInstanceUID, TransferSyntaxUID
-from pacs.core.ports import ArrivalRule, Incoming, InstanceStore, Records, Snapshots, Unit
+from pacs.core.ports import (
+    ArrivalRule,
+    Incoming,
+    InstanceStore,
+    Records,
+    RepeatRule,
+    Snapshots,
+    Unit,
+)
 from pacs.core.records import (
     Arrival,
     Held,
@@ -67,10 +75,15 @@ class Ingest:
         self._snapshots = snapshots
         self._parsing = parsing
         self._rules: tuple[ArrivalRule, ...] = ()
+        self._repeat_rules: tuple[RepeatRule, ...] = ()
 
     def add_rule(self, rule: ArrivalRule) -> None:
         """Ask one more rule at each arrival; while the archive is put together."""
         self._rules = (*self._rules, rule)
+
+    def add_repeat_rule(self, rule: RepeatRule) -> None:
+        """Ask one more rule about what is held already; while the archive is put together."""
+        self._repeat_rules = (*self._repeat_rules, rule)
 
     def accept(self, caller: Caller, incoming: Incoming) -> StoreOutcome:
         """As ``take``, for who need not know the study."""
@@ -89,7 +102,7 @@ class Ingest:
 
     def _keep(self, caller: Caller, instance: Instance, incoming: Incoming) -> StoreOutcome:
         held = self._index.versions(instance)
-        if self._is_held(instance, held, incoming):
+        if self._is_held(instance, held, incoming) and self._repeat(caller, instance, held):
             return StoreOutcome.ALREADY_HELD
         incoming.keep(instance.header.study_instance_uid)
         added = self._commit(caller, instance, incoming)
@@ -154,12 +167,32 @@ class Ingest:
                 raise StorageFailed(f"held, but not whole: {one.place.name}")
         return bool(same)
 
+    def _repeat(self, caller: Caller, instance: Instance, held: Sequence[Held]) -> bool:
+        """Note that it came once more; ``False`` where what was held is deleted meanwhile."""
+        jobs = self._asked_again(caller, instance)
+        if jobs is None:
+            return True
+        with self._records.transaction() as unit:
+            return _noted(unit, instance, held, jobs)
+
+    def _asked_again(self, caller: Caller, instance: Instance) -> Sequence[Job] | None:
+        """The jobs of the rules about what is held already; ``None`` where it is nothing to any."""
+        if not self._repeat_rules:
+            return None
+        arrival = Arrival(level=Level.IMAGE, caller=caller, instance=instance)
+        snapshot = self._snapshots.current()
+        said = [rule(arrival, snapshot) for rule in self._repeat_rules]
+        asked = [jobs for jobs in said if jobs is not None]
+        return _in_order(job for jobs in asked for job in jobs) if asked else None
+
     def _commit(self, caller: Caller, instance: Instance, incoming: Incoming) -> bool:
         try:
             with self._records.transaction() as unit:
                 added = unit.add_instance(instance)
                 if added:
                     self.facts(unit, caller, instance)
+                elif (jobs := self._asked_again(caller, instance)) is not None:
+                    _noted(unit, instance, unit.versions(instance), jobs)
             return added
         except RecordsFailed:
             if self._settle_doubt(instance, incoming):
@@ -205,8 +238,20 @@ class Ingest:
             return ()
         arrival = Arrival(level=level, caller=caller, instance=instance)
         snapshot = self._snapshots.current()
-        jobs = [job for rule in self._rules for job in rule(arrival, snapshot)]
-        return sorted(jobs, key=lambda one: one.unique_key or "") if len(jobs) > 1 else jobs
+        return _in_order(job for rule in self._rules for job in rule(arrival, snapshot))
+
+
+def _in_order(jobs: Iterable[Job]) -> Sequence[Job]:
+    listed = list(jobs)
+    return sorted(listed, key=lambda one: one.unique_key or "") if len(listed) > 1 else listed
+
+
+def _noted(unit: Unit, instance: Instance, held: Sequence[Held], jobs: Sequence[Job]) -> bool:
+    if not unit.came_again(instance, held):
+        return False
+    for one in jobs:
+        unit.enqueue(one)
+    return True
 
 
 def read_instance(

@@ -106,7 +106,8 @@ class DeletionTable:
             f"state = 'purged' WHERE object_id IN ({marks})",
             [text_utc(datetime.now(UTC)), *ids],
         )
-        self._database.write(f"DELETE FROM form_refusal WHERE object_id IN ({marks})", ids)
+        for table in ("form_refusal", "profile_spared"):
+            self._database.write(f"DELETE FROM {table} WHERE object_id IN ({marks})", ids)
 
     def _parents(self, ids: Sequence[ObjectId]) -> dict[str, list[int]]:
         """Rows of the series, studies and patients of these files."""

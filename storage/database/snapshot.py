@@ -7,6 +7,7 @@ from pacs.core.records import Snapshot
 from storage.database.connection import Database
 from storage.database.peer import PeerTable
 from storage.database.poll import PollTable
+from storage.database.profile import ProfileTable
 from storage.database.route import RouteTable
 from storage.database.subscriber_rows import read_contracts, read_users
 
@@ -67,5 +68,6 @@ class DatabaseSnapshots:
             routes=tuple(RouteTable(self._database).list()),
             polls=tuple(self._polls.list()),
             contracts={one.subscriber: one for one in read_contracts(self._database)},
+            profiles={one.ae_title: one for one in ProfileTable(self._database).list()},
             users={one.name: one for one in read_users(self._database)},
         )

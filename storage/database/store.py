@@ -167,6 +167,26 @@ class DatabaseUnit:
         """List what is held under the same registrant, patient, series and SOP Instance UID."""
         return self._held.versions(instance)
 
+    def came_again(self, instance: Instance, held: Sequence[Held]) -> bool:
+        """Note under which AE title these files came once more; ``False`` where one is deleted meanwhile."""
+        self._take_turns(instance)
+        ids = [one.place.object_id for one in held]
+        (left,) = self._database.write(
+            f"SELECT COUNT(*) FROM instance WHERE deleted_by IS NULL "
+            f"AND object_id IN ({', '.join('?' * len(ids))})",
+            ids,
+        ).fetchone()
+        if left < len(ids):
+            return False
+        origin = instance.provenance
+        for one in ids:
+            self._database.write(
+                "INSERT INTO profile_spared (object_id, ae_title, noted_utc) VALUES (?, ?, ?) "
+                "ON CONFLICT (object_id, ae_title) DO UPDATE SET noted_utc = excluded.noted_utc",
+                (one, origin.receiving_ae_title, _utc(origin.received_utc)),
+            )
+        return True
+
     def _known_series(self, instance: Instance) -> tuple[int, bool] | None:
         """Find the series where it and its parents are older: nothing of them changes.
 

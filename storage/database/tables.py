@@ -45,6 +45,10 @@ TABLES: tuple[Table, ...] = (
     Table("enrolment_code", Kind.RECORD, "digest of a code by which devices introduce themselves"),
     Table("contract_history", Kind.RECORD, "every change of a contract: when, whose, by whom, why"),
     Table("route", Kind.RECORD, "a rule: which arrivals go where, and how"),
+    Table(
+        "profile", Kind.RECORD, "an operation under an AE title: what is sent there is processed"
+    ),
+    Table("profile_spared", Kind.RECORD, "a file that came once more: under which AE title"),
     Table("revision", Kind.RECORD, "grows with every change made while serving"),
     Table("usage_fact", Kind.RECORD, "who used what, once, written in the transaction of the fact"),
     Table("usage_closed", Kind.RECORD, "what was held at the end of a month that is over"),

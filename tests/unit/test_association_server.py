@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,15 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, build_role, evt
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from config.settings import Association, Dicom, Settings
 from pacs.association.commands import decode_command
 from pacs.association.message import Message, Offer, Operation, Request, Response
 from pacs.association.server import AssociationServer
 from pacs.core.caller import Caller, Right
-from pacs.core.errors import AddressInUse
-from pacs.core.identifiers import SOPClassUID, SOPInstanceUID, TransferSyntaxUID
+from pacs.core.errors import AddressInUse, RecordsFailed
+from pacs.core.identifiers import AETitle, SOPClassUID, SOPInstanceUID, TransferSyntaxUID
 from pacs.core.records import Payload, SendOutcome
 from scp.service_class import ServiceClass
 from tests.association_fakes import (
@@ -502,6 +504,35 @@ def test_a_release_is_answered_and_the_session_left() -> None:
             connection.sendall(RELEASE_RQ)
             assert read_pdu(connection)[0] == 6
         assert until(lambda: log == ["entered", "left"])
+
+
+def test_a_called_title_is_ours_as_long_as_it_is_said_so() -> None:
+    titles = {"MIP"}
+
+    def answers_to(called: AETitle) -> bool:
+        if called == "LOST":
+            raise RecordsFailed
+        return called in titles
+
+    with serving(dicom={"any_called_ae_title": False, "ae_title": "PACS"}) as running:
+        running.server._host = replace(running.server._host, answers_to=answers_to)
+
+        def reached(called: str) -> tuple[int, int, int] | None:
+            entity = AE("ASKER")
+            entity.add_requested_context(Verification)
+            association = entity.associate("127.0.0.1", running.port, ae_title=called)
+            if association.is_established:
+                association.release()
+                return None
+            answer = association.acceptor.primitive
+            return answer.result, answer.result_source, answer.diagnostic
+
+        assert reached("PACS") is None
+        assert reached("MIP") is None
+        assert reached("OTHER") == (1, 1, 7), "called AE title not recognized"
+        assert reached("LOST") == (2, 3, 1), "for now nobody can tell"
+        titles.clear()
+        assert reached("MIP") == (1, 1, 7)
 
 
 def test_a_taken_port_is_said() -> None:

@@ -188,6 +188,7 @@ _BUILDERS: Mapping[str, Builder] = {
     "commitment-report": _local,
     "forms-removed": _local,
     "workitem": _local,
+    "processing-asked": _local,
     "audit-read": _log_used,
     "audit-verified": _log_used,
     "audit-begun": _kept(codes.RECORDING_STARTED, Outcome.SUCCESS),
@@ -201,6 +202,7 @@ _BUILDERS: Mapping[str, Builder] = {
 _CONFIGURATION: Mapping[str, Code] = {
     "peer-": codes.NETWORK_CONFIGURATION,
     "route-": codes.NETWORK_CONFIGURATION,
+    "profile-": codes.NETWORK_CONFIGURATION,
     "poll-": codes.NETWORK_CONFIGURATION,
     "subscriber-": codes.SECURITY_CONFIGURATION,
     "contract-": codes.SECURITY_CONFIGURATION,
