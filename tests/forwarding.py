@@ -32,15 +32,12 @@ from pacs.jobs.schedules import Scheduler
 from pacs.jobs.worker import Worker
 from storage.database.peer import PeerTable
 from tests.archive import Tool, data_set_of, free_port
-from tests.keeping import ADMIN, data_set, keep
+from tests.keeping import ADMIN, NO_CHORES, data_set, keep
 
 BOUND_S = 60.0
 _REQUEST = re.compile(r"INCOMING DIMSE MESSAGE.*?Affected SOP Instance UID *: (\S+)", re.DOTALL)
 QUICK = {
-    "jobs__purge_deletions_cron": "",
-    "storage__compress_tidy_cron": "",
-    "jobs__purge_jobs_cron": "",
-    "forward__purge_cron": "",
+    **NO_CHORES,
     "forward__retry_s": "0.05",
     "forward__max_retry_s": "0.05",
     "forward__max_attempts": "3",

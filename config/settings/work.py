@@ -251,3 +251,9 @@ class Process(Section, frozen=True, kw_only=True):
         str,
         Meta(description="When it is forgotten what was made longer ago; empty is never"),
     ] = "47 3 * * *"
+    settle_cron: Annotated[
+        str,
+        Meta(
+            description="When workitems whose job was given up or cancelled are ended, with the reason; empty is never"
+        ),
+    ] = "*/5 * * * *"

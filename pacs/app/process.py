@@ -25,11 +25,13 @@ from pacs.services.process import (
     Piecework,
     Placing,
     Processing,
+    Settling,
 )
 from pacs.services.process.desk import (
     DELIVER,
     PIECE,
     PURGE,
+    SETTLE,
     WORKITEM,
     DeliverWork,
     PieceWork,
@@ -91,22 +93,24 @@ def attached(archive: "Archive", workitems: Workitems) -> "Attached":
     def purge(_: JobContext[Nothing]) -> int:
         return desk.results.purge(max(settings.reuse_s, _LEAST_REMEMBERED_S))
 
+    def settle(_: JobContext[Nothing]) -> int:
+        return Settling(desk).settle()
+
     return Attached(
         jobs={
             WORKITEM: _kind(Performing(desk).workitem, WorkitemWork),
             PIECE: _kind(Piecework(desk).piece, PieceWork),
             DELIVER: _kind(Delivering(desk).deliver, DeliverWork),
             PURGE: JobKind(handler=purge, payload=Nothing, queue="chores"),
+            SETTLE: JobKind(handler=settle, payload=Nothing, queue="chores"),
         },
-        schedules=(
-            Schedule(
-                name=PURGE,
-                cron=settings.purge_cron,
-                job=Job(kind=PURGE, payload="{}", queue="chores"),
-            ),
-        ),
+        schedules=(_chore(PURGE, settings.purge_cron), _chore(SETTLE, settings.settle_cron)),
         close=processor.close,
     )
+
+
+def _chore(name: str, cron: str) -> Schedule:
+    return Schedule(name=name, cron=cron, job=Job(kind=name, payload="{}", queue="chores"))
 
 
 def _kind(handler: "Callable[[JobContext[Any]], object]", payload: type) -> JobKind:

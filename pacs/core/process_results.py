@@ -36,6 +36,21 @@ class PieceDone:
     duration_ms: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenUp:
+    """A job of a workitem that will not go on, while the workitem waits or is IN PROGRESS.
+
+    ``delivers``: it was to send results on, which stand; else it was to make them.
+    ``cancelled``: by an administrator, else its attempts are over.
+    """
+
+    job: int
+    workitem: str
+    session: str
+    delivers: bool
+    cancelled: bool
+
+
 class ResultTable(Protocol):
     """What pieces of workitems gave; see ``storage.database.process_result``."""
 
@@ -57,4 +72,8 @@ class ResultTable(Protocol):
 
     def purge(self, older_s: float) -> int:
         """Forget what ended so long ago; gives how many pieces."""
+        ...
+
+    def given_up(self, most: int) -> Sequence[GivenUp]:
+        """Jobs of open workitems that ended without their end, and have no other that goes on."""
         ...

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pacs.core.identifiers import Registrant, StudyInstanceUID
-from pacs.core.process_results import Made, PieceDone
+from pacs.core.process_results import GivenUp, Made, PieceDone
 from storage.database.connection import Database
 
 _COLUMNS = (
@@ -28,6 +28,18 @@ _WHOLE = (
     "AND MAX(LENGTH(reasons)) = 2 AND MIN(noted_ms) >= ? ORDER BY MAX(noted_ms) DESC LIMIT 1"
 )
 _PURGED_AT_ONCE = 1_000
+_WORKITEM, _DELIVER = "process.workitem", "process.deliver"
+_OF_IT = (
+    f"kind IN ('{_WORKITEM}', '{_DELIVER}') "
+    "AND cause IN ('workitem ' || w.uid, 'results of workitem ' || w.uid)"
+)
+_GIVEN_UP = (
+    "SELECT j.id, j.kind, j.state, j.payload FROM workitem w, job j "
+    f"WHERE w.state IN ('SCHEDULED', 'IN PROGRESS') AND {_OF_IT} "
+    "AND j.state IN ('failed', 'cancelled') AND NOT EXISTS (SELECT 1 FROM job o "
+    f"WHERE {_OF_IT.replace('kind', 'o.kind').replace('cause', 'o.cause')} "
+    "AND o.state NOT IN ('failed', 'cancelled', 'done')) ORDER BY j.id LIMIT ?"
+)
 
 
 class ProcessResultTable:
@@ -78,6 +90,22 @@ class ProcessResultTable:
         for (session,) in self._database.execute(_WHOLE, (registrant, key, since_ms)):
             return self.of(session)
         return ()
+
+    def given_up(self, most: int) -> Sequence[GivenUp]:
+        """Jobs of open workitems that ended without their end, and have no other that goes on."""
+        found = []
+        for number, kind, state, payload in self._database.execute(_GIVEN_UP, (most,)):
+            work = json.loads(payload)
+            found.append(
+                GivenUp(
+                    job=int(number),
+                    workitem=work["uid"],
+                    session=work["transaction_uid"],
+                    delivers=kind == _DELIVER,
+                    cancelled=state == "cancelled",
+                )
+            )
+        return found
 
     def purge(self, older_s: float) -> int:
         """Forget what ended so long ago; gives how many pieces."""

@@ -23,17 +23,12 @@ from pacs.core.work import JobState
 from storage.instances.receivers import receiver
 from tests import brokers, forked
 from tests.archive import PACS, REPOSITORY, Tool, environment, free_port
-from tests.keeping import ADMIN, listed, opened
+from tests.keeping import ADMIN, NO_CHORES, listed, opened
 from tests.tally import TALLY, effects, job, lay
 
 JOBS = 2_000
 KILLS = 12
 BOUND_S = 240.0
-QUIET = {
-    "jobs__purge_deletions_cron": "",
-    "jobs__purge_jobs_cron": "",
-    "storage__compress_tidy_cron": "",
-}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -64,7 +59,7 @@ class Workers:
         start_new_session: bool = False,
         **settings: str,
     ) -> None:
-        named = {key.replace("__", "."): one for key, one in {**QUIET, **settings}.items()}
+        named = {key.replace("__", "."): one for key, one in {**NO_CHORES, **settings}.items()}
         child = environment(home, named, url)
         child["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{site}"
         self._log = home.with_suffix(".workers.log").open("ab")
@@ -117,7 +112,7 @@ def working(*arguments: Any, **settings: Any) -> Iterator[Workers]:
 
 @contextmanager
 def archive_of(home: Path, url: str, **settings: str) -> Iterator[Archive]:
-    with opened(home, url, extensions=(TALLY,), **{**QUIET, **settings}) as archive:
+    with opened(home, url, extensions=(TALLY,), **{**NO_CHORES, **settings}) as archive:
         yield archive
 
 
@@ -248,11 +243,11 @@ def test_leftovers_of_workers_nobody_replaces_are_settled_and_those_of_others_le
         until(lambda: effects(archive) == [1])
         assert running.exists() and listening.exists()
         assert (folders / "worker-1").is_dir()
-        with opened(home, url, extensions=(TALLY,), **QUIET) as serving:
+        with opened(home, url, extensions=(TALLY,), **NO_CHORES) as serving:
             assert serving.reindex.settle() == 0
         assert running.exists() and not listening.exists()
         assert workers.terminate() == 0
-    with opened(home, url, extensions=(TALLY,), **QUIET) as serving:
+    with opened(home, url, extensions=(TALLY,), **NO_CHORES) as serving:
         assert serving.reindex.settle() == 0
     assert not running.exists()
 

@@ -16,7 +16,7 @@ from pacs.app.archive import Archive
 from pacs.core.polling import FetchBy
 from tests.archive import PACS, Tool, environment, free_port, serving
 from tests.association_fakes import until
-from tests.keeping import ADMIN, opened
+from tests.keeping import ADMIN, NO_CHORES, opened
 from tests.poll_peer import FakePeer
 from tests.polling import add_poll, dcmqrscp, in_index, send, study_of, uids
 
@@ -24,9 +24,7 @@ PATIENCE_S = 60.0
 MOVED = "Received Move SCP"
 QUICK = {
     "jobs.poll_s": "0.1",
-    "jobs.purge_deletions_cron": "",
-    "storage.compress_tidy_cron": "",
-    "jobs.purge_jobs_cron": "",
+    **{name.replace("__", "."): "" for name in NO_CHORES},
     "jobs.hold_first_s": "0.2",
     "jobs.hold_max_s": "0.5",
 }

@@ -24,7 +24,7 @@ from pacs.jobs.kinds import JobKind, Schedule
 from pacs.jobs.schedules import Scheduler, check_cron, latest, trigger
 from pacs.jobs.worker import Worker, hold_s
 from storage.database.tables import Kind
-from tests.keeping import ADMIN, data_set, keep, loaded_for, opened, tables
+from tests.keeping import ADMIN, NO_CHORES, data_set, keep, loaded_for, opened, tables
 from tests.tally import TALLY, effects, job
 
 BOUND_S = 60.0
@@ -76,9 +76,7 @@ def archive(url: str, tmp_path: Path) -> Iterator[Archive]:
         tmp_path,
         url,
         extensions=(TALLY,),
-        jobs__purge_deletions_cron="",
-        storage__compress_tidy_cron="",
-        jobs__purge_jobs_cron="",
+        **NO_CHORES,
     ) as made:
         yield made
 
@@ -165,9 +163,7 @@ def test_a_hold_grows_with_each_failure_and_is_never_nothing() -> None:
 def test_what_is_late_in_a_held_queue_is_found_without_a_claim(url: str, tmp_path: Path) -> None:
     settings = {
         "jobs__lease_s": "4",
-        "jobs__purge_deletions_cron": "",
-        "storage__compress_tidy_cron": "",
-        "jobs__purge_jobs_cron": "",
+        **NO_CHORES,
     }
     with opened(tmp_path, url, extensions=(TALLY,), **settings) as archive:
         soon = datetime.now(UTC) + timedelta(seconds=1)
@@ -252,8 +248,7 @@ def test_drained_in_time_or_given_back(archive: Archive, url: str, tmp_path: Pat
                 tmp_path,
                 url,
                 jobs__drain_timeout_s="0.5",
-                jobs__purge_deletions_cron="",
-                storage__compress_tidy_cron="",
+                **NO_CHORES,
             ),
             extensions=(TALLY,),
         ) as hurried,
@@ -387,8 +382,7 @@ def test_an_expression_that_never_fires_is_refused() -> None:
 def test_a_job_longer_than_its_lease_stays_with_its_worker(tmp_path: Path) -> None:
     settings = {
         "jobs__lease_s": "4",
-        "jobs__purge_deletions_cron": "",
-        "storage__compress_tidy_cron": "",
+        **NO_CHORES,
     }
     with opened(tmp_path, extensions=(TALLY,), **settings) as archive:
         ask(archive, job("stubborn", wait_s=7))

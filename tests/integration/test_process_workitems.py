@@ -34,17 +34,11 @@ from processing.datasets.process import SandboxedProcessor
 from tests.forwarding import known
 from tests.integration.test_jobs import hands
 from tests.integration.test_subscriber import contract
-from tests.keeping import ADMIN, caller_of, keep, listed, opened
+from tests.keeping import ADMIN, NO_CHORES, caller_of, keep, listed, opened
 from tests.phantoms import ct_series, hounsfield, patient
 from tests.worklist import Item, Worklist
 
-QUIET = {
-    "jobs__purge_deletions_cron": "",
-    "jobs__purge_jobs_cron": "",
-    "process__purge_cron": "",
-    "forward__purge_cron": "",
-    "process__piece_images": "2",
-}
+QUIET = {**NO_CHORES, "process__piece_images": "2"}
 LOCAL = caller_of()
 
 

@@ -37,7 +37,7 @@ from pacs.jobs.worker import Worker
 from pacs.services.profile.asked import ARRIVED, TIDY
 from pacs.services.profile.desk import Desk
 from storage.database.job_rows import text_utc
-from tests.keeping import ADMIN, data_set, keep, opened
+from tests.keeping import ADMIN, NO_CHORES, data_set, keep, opened
 
 AE = "MIP_AXIAL"
 SERIES = ("1.1", "1.1.1")
@@ -226,8 +226,7 @@ def home(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         tmp_path,
         url,
         extensions=[Extension(name="profiles", attach=attach)],
-        jobs__purge_deletions_cron="",
-        jobs__purge_jobs_cron="",
+        **NO_CHORES,
     ) as archive:
         for at, title in enumerate(("A", "B", "CT1")):
             archive.peers.add(ADMIN, title, "127.0.0.1", 4_000 + at)

@@ -27,7 +27,7 @@ from pacs.jobs.keeper import Keeper
 from pacs.jobs.schedules import Scheduler
 from pacs.jobs.worker import Worker
 from storage.database.job_rows import text_utc
-from tests.keeping import ADMIN, data_set, keep, opened
+from tests.keeping import ADMIN, NO_CHORES, data_set, keep, opened
 
 LOCAL = Registrant("local")
 LONG_AGO_S = 1_000.0
@@ -40,9 +40,7 @@ def archive(url: str, tmp_path: Path) -> Iterator[Archive]:
     with opened(
         tmp_path,
         url,
-        jobs__purge_deletions_cron="",
-        jobs__purge_jobs_cron="",
-        storage__compress_tidy_cron="",
+        **NO_CHORES,
     ) as made:
         for at, title in enumerate(("A", "B", "CT1")):
             made.peers.add(ADMIN, title, "127.0.0.1", 4_000 + at)

@@ -9,6 +9,7 @@ import pytest
 from config.load import DEFAULT, FILE_NAME, SettingsRefused, load, sections, variable
 from config.settings import Section, Settings
 from config.template import describe, masked, template
+from tests.keeping import NO_CHORES
 
 
 class Radar(Section, frozen=True, kw_only=True):
@@ -119,6 +120,11 @@ def test_every_setting_is_described_and_has_a_variable() -> None:
     variables = {variable(one.table, one.key) for one in described}
     assert len(variables) == len(described)
     assert all(struct.__doc__ for struct in sections().values())
+
+
+def test_the_tests_know_every_chore() -> None:
+    chores = {f"{one.table}__{one.key}" for one in describe() if one.key.endswith("_cron")}
+    assert chores == NO_CHORES.keys()
 
 
 @pytest.mark.parametrize(

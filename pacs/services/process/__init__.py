@@ -9,6 +9,7 @@ from pacs.services.process.perform import Performing
 from pacs.services.process.piece import Piecework
 from pacs.services.process.placing import Placing
 from pacs.services.process.run import Asked, Processing, Tally
+from pacs.services.process.settle import Settling
 from pacs.services.process.words import Input, Reference, inputs_of
 from pacs.services.process.workitem import workitem_of
 
@@ -24,6 +25,7 @@ __all__ = [
     "Placing",
     "Processing",
     "Reference",
+    "Settling",
     "Tally",
     "Wanted",
     "inputs_of",

@@ -27,6 +27,7 @@ WORKITEM: Final = "process.workitem"
 PIECE: Final = "process.piece"
 DELIVER: Final = "process.deliver"
 PURGE: Final = "process.purge"
+SETTLE: Final = "process.settle"
 
 # --- the services beside it ----------------------------------------------------------------
 

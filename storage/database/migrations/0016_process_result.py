@@ -24,6 +24,8 @@ _STATEMENTS = (
         PRIMARY KEY (session, piece)) {CLUSTERED}""",
     "CREATE INDEX process_result_key ON process_result (registrant, result_key)",
     "CREATE INDEX process_result_noted ON process_result (noted_ms)",
+    "CREATE INDEX job_of_workitem ON job (cause) "
+    "WHERE kind IN ('process.workitem', 'process.deliver')",
 )
 
 
