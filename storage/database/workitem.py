@@ -136,13 +136,14 @@ class WorkitemTable:
         )
         return [int(row[0]) for row in found]
 
-    def page(self, numbers: Sequence[int]) -> Sequence[WorkitemRow]:
-        """Give those of a page that are still there, ascending."""
+    def page(self, numbers: Sequence[int], *, locked: bool = False) -> Sequence[WorkitemRow]:
+        """Give those of a page that are still there, ascending; ``locked`` as ``locked`` gives one."""
         if not numbers:
             return ()
         marks = ", ".join("?" * len(numbers))
+        lock = " FOR UPDATE" if locked and self._database.dialect == "postgresql" else ""
         found = self._database.execute(
-            f"SELECT {_ROW} FROM workitem WHERE id IN ({marks}) ORDER BY id", numbers
+            f"SELECT {_ROW} FROM workitem WHERE id IN ({marks}) ORDER BY id{lock}", numbers
         )
         return [_row(row) for row in found]
 
