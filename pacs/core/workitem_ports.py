@@ -19,6 +19,7 @@ class WorkitemRow:
     """A workitem as kept. ``data_set`` is in Explicit VR Little Endian.
 
     ``performer`` is the AE title it was claimed by, empty for a performer of our own.
+    ``ordered_by`` says in whose name jobs of ours do what it orders, empty where none do.
     """
 
     number: int
@@ -28,6 +29,7 @@ class WorkitemRow:
     transaction_uid: str = field(default="", repr=False)
     performer: AETitle = AETitle("")
     cancel_asked: bool = False
+    ordered_by: str = ""
     data_set: bytes = field(default=b"", repr=False)
 
 

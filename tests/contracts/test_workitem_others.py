@@ -1,23 +1,30 @@
-"""Who begins to watch everything misses nothing, hears nothing twice, and holds up nobody; on both databases."""
+"""What one AE asks for holds up no other and is changed in no other's name; on both databases."""
 
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from pacs.app.archive import Archive
-from pacs.core.caller import Caller
-from pacs.core.records import StoreOutcome
+from pacs.core.caller import Caller, Visibility, on_behalf
+from pacs.core.identifiers import AETitle
+from pacs.core.records import Job, StoreOutcome
+from pacs.core.workitem_errors import AttributeNotAllowed
 from pacs.core.workitem_ports import Watch
 from pacs.core.workitems import FILTERED_SUBSCRIPTION, GLOBAL_SUBSCRIPTION
+from pacs.services.workitems import Workitems
 from pacs.services.workitems.matching import Keys
 from storage.database.workitem_watch import WorkitemWatchTable
-from tests.contracts.test_workitems import posted, subscriber
+from tests.contracts.test_workitems import limited, posted, subscriber
 from tests.keeping import data_set, keep, opened
-from tests.workitems import scheduled
+from tests.workitems import code, progress, scheduled
 
 PAGE, THERE = 100, 230
 NUMBERS = count(1)
@@ -53,6 +60,9 @@ def caller(archive: Archive) -> Caller:
             )
     archive.workitems.create(made, "", scheduled(ProcedureStepLabel="Something else"))
     return made
+
+
+# --- watching everything ----------------------------------------------------------------
 
 
 def subscribe(archive: Archive, caller: Caller) -> None:
@@ -173,3 +183,105 @@ def test_what_changes_before_it_is_joined_is_looked_at_again(
     subscribe(archive, caller)
     told = {str(each.sop_instance_uid) for each in posted(archive, caller)}
     assert one not in told and len(told) == watched(archive, caller) == THERE - 1
+
+
+# --- what is ordered --------------------------------------------------------------------
+
+
+@pytest.fixture
+def ours(archive: Archive) -> Workitems:
+    """The worklist, with a performer of ours that takes up everything."""
+    made = limited(archive)
+    made.add_on_created(lambda *_: [Job(kind="test.work", payload="{}")])
+    return made
+
+
+def orders() -> dict[str, Any]:
+    destination, store = Dataset(), Dataset()
+    store.DestinationAE = "ELSEWHERE"
+    destination.DICOMStorageSequence = [store]
+    return {
+        "OutputDestinationSequence": [destination],
+        "InputInformationSequence": [destination],
+        "ScheduledProcessingParametersSequence": [code("P")],
+        "ScheduledWorkitemCodeSequence": [code("ANOTHER")],
+        "StudyInstanceUID": "1.2.4",
+    }
+
+
+def of(**values: Any) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def changed_by(archive: Archive, uid: str) -> list[str]:
+    lines = [
+        json.loads(line)
+        for file in sorted((archive.home / "audit").glob("*.jsonl"))
+        for line in file.read_text().splitlines()
+    ]
+    return [
+        one["ae_title"]
+        for one in lines
+        if (one.get("workitem"), one.get("what")) == (uid, "changed")
+    ]
+
+
+@pytest.mark.parametrize("keyword", orders())
+def test_what_is_done_in_one_s_name_no_other_changes(
+    archive: Archive, ours: Workitems, keyword: str
+) -> None:
+    maker = subscriber(f"j{next(NUMBERS)}")
+    changed = of(**{keyword: orders()[keyword]})
+    uid = ours.create(maker, "", scheduled()).uid
+    before = ours.get(maker, uid)
+    for other in (
+        replace(maker, ae_title=AETitle("ANOTHER")),
+        replace(maker, purpose="teaching"),
+        replace(subscriber("seer"), visibility=Visibility(everything=True)),
+    ):
+        with pytest.raises(AttributeNotAllowed) as refused:
+            ours.modify(other, uid, "", changed)
+        assert [keyword_for_tag(one) for one in refused.value.attributes] == [keyword]
+        assert ours.get(maker, uid) == before
+    assert changed_by(archive, uid) == []
+    ours.modify(maker, uid, "", changed)
+    assert ours.get(maker, uid)[keyword] == changed[keyword]
+    assert changed_by(archive, uid) == ["DEVICE"]
+
+
+def test_what_is_ordered_of_nobody_of_ours_any_ae_of_the_subscriber_changes(
+    archive: Archive,
+) -> None:
+    maker = subscriber(f"j{next(NUMBERS)}")
+    uid = archive.workitems.create(maker, "", scheduled()).uid
+    another = replace(maker, ae_title=AETitle("ANOTHER"))
+    archive.workitems.modify(another, uid, "", of(**orders()))
+    assert archive.workitems.get(maker, uid).StudyInstanceUID == "1.2.4"
+    assert changed_by(archive, uid) == ["ANOTHER"]
+
+
+def test_another_ae_still_says_what_changes_no_order(archive: Archive, ours: Workitems) -> None:
+    maker = subscriber(f"j{next(NUMBERS)}")
+    uid = ours.create(maker, "", scheduled()).uid
+    another = replace(maker, ae_title=AETitle("ANOTHER"))
+    ours.modify(
+        another, uid, "", of(ScheduledProcedureStepPriority="LOW", StudyInstanceUID="1.2.3")
+    )
+    assert ours.get(maker, uid).ScheduledProcedureStepPriority == "LOW"
+    ours.claim(another, uid, "1.2.3.1")
+    ours.modify(another, uid, "1.2.3.1", progress("10"))
+    assert changed_by(archive, uid) == ["ANOTHER", "ANOTHER"]
+
+
+def test_our_own_performer_says_how_far_it_is_without_a_line_each_time(
+    archive: Archive, ours: Workitems
+) -> None:
+    maker = subscriber(f"j{next(NUMBERS)}")
+    uid = ours.create(maker, "", scheduled()).uid
+    performer = on_behalf(maker.registrant, "process")
+    ours.claim(performer, uid, "1.2.3.1")
+    ours.modify(performer, uid, "1.2.3.1", progress("10"))
+    assert changed_by(archive, uid) == []
