@@ -16,7 +16,8 @@ Instance UID that another subscriber has used is taken (0x0111).
 - N-SET of a SCHEDULED workitem: without a Transaction UID, by whoever sees it; with one, and for progress and performed
   procedures, 0xC310. IN PROGRESS: with its Transaction UID. 0x0105 for what the table does not allow, and once it is IN
   PROGRESS for another value of Scheduled Workitem Code, Scheduled Processing Parameters, Input Information, Output
-  Destination and Study Instance UID. Nothing of a refused request is set. Texts in another character set
+  Destination and Study Instance UID; where the archive is to perform it, also before, for every requestor but the AE that
+  created it, under the same purpose. Nothing of a refused request is set. Texts in another character set
   make the workitem one in Unicode, where its own cannot hold them.
 - Procedure Step Cancellation DateTime is filled in where it is missing; whatever else a final state requires and is
   missing is answered 0xC304.

@@ -310,7 +310,7 @@ class RetrieveIndex(Protocol):
     ) -> Bounded:
         """As ``select``, and which of them have more Rows or Columns than ``max_matrix``.
 
-        What has neither is no image and within any bound. At most ``limit`` + 1 in all.
+        What has neither and is of no class of images is within any bound. At most ``limit`` + 1 in all.
         """
         ...
 

@@ -255,8 +255,8 @@ class Bounded:
     """What a retrieve delivers under a bound of pixel density, in order.
 
     ``chosen`` are row, class and stored syntax of each; ``denser`` says by row which of them are
-    above the bound. ``unmeasured`` have Rows or Columns that are no plain number, and are
-    in neither.
+    above the bound. ``unmeasured`` have Rows or Columns that are no plain number, or are images
+    that lack one of them, and are in neither.
     """
 
     chosen: Sequence[tuple[int, SOPClassUID, TransferSyntaxUID]]

@@ -19,6 +19,7 @@ class WorkitemRow:
     """A workitem as kept. ``data_set`` is in Explicit VR Little Endian.
 
     ``performer`` is the AE title it was claimed by, empty for a performer of our own.
+    ``ordered_by`` says in whose name jobs of ours do what it orders, empty where none do.
     """
 
     number: int
@@ -28,6 +29,7 @@ class WorkitemRow:
     transaction_uid: str = field(default="", repr=False)
     performer: AETitle = AETitle("")
     cancel_asked: bool = False
+    ordered_by: str = ""
     data_set: bytes = field(default=b"", repr=False)
 
 
@@ -125,8 +127,8 @@ class WorkitemRows(Protocol):
         """Numbers, ascending, of at most ``limit`` workitems; ``None`` is of all subscribers."""
         ...
 
-    def page(self, numbers: Sequence[int]) -> Sequence[WorkitemRow]:
-        """Give those of a page that are still there, ascending."""
+    def page(self, numbers: Sequence[int], *, locked: bool = False) -> Sequence[WorkitemRow]:
+        """Give those of a page that are still there, ascending; ``locked`` as ``locked`` gives one."""
         ...
 
     def facts(self, state: WorkitemState | None, limit: int) -> Sequence[WorkitemFact]:
@@ -157,8 +159,20 @@ class WatchRows(Protocol):
         """Watch a workitem no more."""
         ...
 
-    def unwatched(self, addressee: Addressee, limit: int) -> Sequence[int]:
-        """Numbers, ascending, of the subscriber's workitems that this AE does not watch."""
+    def join(self, number: int, watch: Watch) -> bool:
+        """Watch a workitem unless this AE does already; tells whether it did not."""
+        ...
+
+    def newest(self, registrant: Registrant) -> int:
+        """Number of the subscriber's newest workitem, 0 without one; ``alone``, of all there will be so far."""
+        ...
+
+    def unwatched(self, addressee: Addressee, after: int, newest: int, limit: int) -> Sequence[int]:
+        """Numbers, ascending, of the subscriber's workitems after one and up to one that this AE does not watch."""
+        ...
+
+    def stands(self, watch: GlobalWatch) -> bool:
+        """Tell whether this AE still watches just so; it goes on until this transaction ends."""
         ...
 
     def everywhere(self, registrant: Registrant) -> Sequence[GlobalWatch]:

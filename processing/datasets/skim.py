@@ -80,7 +80,11 @@ def skimmed(buffer: memoryview) -> Skimmed | None:
             if one.tag in _IMAGE_PIXEL:
                 value = buffer[one.start : one.start + one.length]
                 described[one.tag] = Element(tag=one.tag, vr=one.vr, value=value)
-    return Skimmed(head=_head(raw), described=described, pixels=pixels)
+    try:
+        head = _head(raw)
+    except ValueError:  # pydicom's, for character sets with a NUL in their names
+        return None
+    return Skimmed(head=head, described=described, pixels=pixels)
 
 
 class _Odd(Exception):

@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
+
+from pydicom.uid import UID
 
 from pacs.core.caller import Visibility
 from pacs.core.forms import Form
@@ -38,13 +41,17 @@ _VERSIONS = (
     "AND p.lone_study_uid = ? ORDER BY i.object_id"
 )
 _PARAMETERS_A_QUERY = 500
-_DENSER = " OR ".join(  # digits are compared as such: what is no single number counts as too large
-    f"LENGTH(COALESCE(i.\"{one}\", '')) > ? OR (LENGTH(COALESCE(i.\"{one}\", '')) = ? "
-    f'AND i."{one}" > ?)'
-    for one in ("rows", "columns")
-)
-
 _PLAIN = re.compile("[1-9][0-9]{0,8}")
+_IMAGES = (
+    "Image Storage",
+    "Segmentation Storage",
+    "Parametric Map",
+    "Topography Map",
+    "Thickness Map",
+    "Volume Analysis",
+)
+_NO_IMAGES = frozenset({"Surface Segmentation Storage"})
+"""Parts of the names of PS3.6 Table A-1."""
 
 Chosen = tuple[int, SOPClassUID, TransferSyntaxUID]
 
@@ -81,24 +88,21 @@ class DatabaseRetrieveIndex:
     ) -> Bounded:
         """As ``select``, and which of them have more Rows or Columns than ``max_matrix``."""
         where, params = self._where(selection, visibility)
-        text = str(max_matrix)
-        bound = [len(text), len(text), text]
         rows = self._database.execute(
             "SELECT i.id, i.sop_class_uid, i.transfer_syntax_uid, "
-            f"CASE WHEN {_DENSER} THEN 1 ELSE 0 END, "
             f'i.object_id, i.sop_instance_uid, i."rows", i."columns" {_FROM}{where} '
             "ORDER BY s.id, e.id, i.object_id LIMIT ?",
-            [*bound, *bound, *params, limit + 1],
+            [*params, limit + 1],
         )
         chosen: list[Chosen] = []
         denser: dict[int, Denser] = {}
         unmeasured: list[SOPInstanceUID] = []
-        for row, sop_class, syntax, is_denser, object_id, sop, *sides in rows:
-            if is_denser:
-                side_px = _greater(*sides)
-                if side_px <= max_matrix:
-                    unmeasured.append(SOPInstanceUID(sop))
-                    continue
+        for row, sop_class, syntax, object_id, sop, *sides in rows:
+            side_px = _greater(str(sop_class), sides)
+            if side_px is None:
+                unmeasured.append(SOPInstanceUID(sop))
+                continue
+            if side_px > max_matrix:
                 denser[int(row)] = Denser(object_id=ObjectId(str(object_id)), side_px=side_px)
             chosen.append((int(row), SOPClassUID(sop_class), TransferSyntaxUID(syntax)))
         return Bounded(chosen=chosen, denser=denser, unmeasured=unmeasured)
@@ -200,11 +204,22 @@ def as_held(row: Sequence[object]) -> Held:
     )
 
 
-def _greater(*sides: object) -> int:
-    """Give the greater of Rows and Columns; 0 where one of them is no plain number."""
+def _greater(sop_class: str, sides: Sequence[object]) -> int | None:
+    """Give the greater of Rows and Columns, 0 for what has none; ``None`` where that is not known.
+
+    A value that is no number says nothing of the pixels: bytes under another VR than US are there.
+    """
     texts = [str(one) for one in sides if one]
-    plain = all(map(_PLAIN.fullmatch, texts))
-    return max(map(int, texts)) if plain else 0
+    if all(map(_PLAIN.fullmatch, texts)) and (len(texts) == len(sides) or not _is_image(sop_class)):
+        return max(map(int, texts), default=0)
+    return None
+
+
+@lru_cache(maxsize=1_024)
+def _is_image(sop_class: str) -> bool:
+    """Tell whether all objects of a class have pixels. Private ones are told by what they have."""
+    name = UID(sop_class).name
+    return any(one in name for one in _IMAGES) and name not in _NO_IMAGES
 
 
 def _form(row: Sequence[object]) -> Form | None:

@@ -18,7 +18,7 @@ from storage.database.job_rows import DatabaseClock, parse_utc, text_utc
 ARRIVALS_LOCK = 0x50414355
 """The PostgreSQL advisory lock new workitems share, and who begins to watch everything takes."""
 
-_ROW = "id, uid, registrant, state, transaction_uid, performer, cancel_asked, data_set"
+_ROW = "id, uid, registrant, state, transaction_uid, performer, cancel_asked, data_set, ordered_by"
 _FACT = (
     "uid, registrant, state, label, worklist, code, performer, cancel_asked, created_utc, "
     "changed_utc, ended_utc, length(data_set), "
@@ -50,7 +50,8 @@ class WorkitemTable:
         now = text_utc(self.now())
         added = self._database.write(
             f"INSERT INTO workitem (uid, registrant, state, {', '.join(NARROWING)}, created_utc, "
-            f"changed_utc, data_set) VALUES (?, ?, ?, {', '.join('?' * len(NARROWING))}, ?, ?, ?) "
+            "changed_utc, data_set, ordered_by) "
+            f"VALUES (?, ?, ?, {', '.join('?' * len(NARROWING))}, ?, ?, ?, ?) "
             "ON CONFLICT (uid) DO NOTHING RETURNING id",
             (
                 row.uid,
@@ -60,6 +61,7 @@ class WorkitemTable:
                 now,
                 now,
                 row.data_set,
+                row.ordered_by,
             ),
         ).fetchone()
         return None if added is None else int(added[0])
@@ -136,13 +138,14 @@ class WorkitemTable:
         )
         return [int(row[0]) for row in found]
 
-    def page(self, numbers: Sequence[int]) -> Sequence[WorkitemRow]:
-        """Give those of a page that are still there, ascending."""
+    def page(self, numbers: Sequence[int], *, locked: bool = False) -> Sequence[WorkitemRow]:
+        """Give those of a page that are still there, ascending; ``locked`` as ``locked`` gives one."""
         if not numbers:
             return ()
         marks = ", ".join("?" * len(numbers))
+        lock = " FOR UPDATE" if locked and self._database.dialect == "postgresql" else ""
         found = self._database.execute(
-            f"SELECT {_ROW} FROM workitem WHERE id IN ({marks}) ORDER BY id", numbers
+            f"SELECT {_ROW} FROM workitem WHERE id IN ({marks}) ORDER BY id{lock}", numbers
         )
         return [_row(row) for row in found]
 
@@ -188,6 +191,7 @@ def _row(row: Sequence[Any]) -> WorkitemRow:
         performer=AETitle(row[5]),
         cancel_asked=bool(row[6]),
         data_set=bytes(row[7]),
+        ordered_by=str(row[8]),
     )
 
 

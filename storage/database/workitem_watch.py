@@ -53,16 +53,45 @@ class WorkitemWatchTable:
             f"DELETE FROM workitem_watch WHERE workitem = ? AND {_TO}", (number, *_to(addressee))
         )
 
-    def unwatched(self, addressee: Addressee, limit: int) -> Sequence[int]:
-        """Numbers, ascending, of the subscriber's workitems that this AE does not watch."""
-        lock = "" if self._database.dialect == "sqlite" else " FOR UPDATE"
-        found = self._database.write(
-            "SELECT id FROM workitem WHERE registrant = ? AND NOT EXISTS (SELECT 1 FROM "
-            "workitem_watch w WHERE w.workitem = workitem.id AND w.ae_title = ? "
-            f"AND w.registrant = ?) ORDER BY id LIMIT ?{lock}",
-            (addressee.registrant, *_to(addressee), limit),
+    def join(self, number: int, watch: Watch) -> bool:
+        """Watch a workitem unless this AE does already; tells whether it did not."""
+        added = self._database.write(
+            "INSERT INTO workitem_watch (workitem, ae_title, registrant, deletion_lock) "
+            "VALUES (?, ?, ?, ?) ON CONFLICT (workitem, ae_title, registrant) DO NOTHING "
+            "RETURNING workitem",
+            (number, *_to(watch.addressee), int(watch.deletion_lock)),
         )
-        return [int(row[0]) for row in found.fetchall()]
+        return added.fetchone() is not None
+
+    def newest(self, registrant: Registrant) -> int:
+        """Number of the subscriber's newest workitem, 0 without one; ``alone``, of all there will be so far."""
+        found = self._database.write(
+            "SELECT COALESCE(MAX(id), 0) FROM workitem WHERE registrant = ?", (registrant,)
+        )
+        return int(found.fetchone()[0])
+
+    def unwatched(self, addressee: Addressee, after: int, newest: int, limit: int) -> Sequence[int]:
+        """Numbers, ascending, of the subscriber's workitems after one and up to one that this AE does not watch."""
+        found = self._database.execute(
+            "SELECT id FROM workitem WHERE registrant = ? AND id > ? AND id <= ? AND NOT EXISTS "
+            "(SELECT 1 FROM workitem_watch w WHERE w.workitem = workitem.id AND w.ae_title = ? "
+            "AND w.registrant = ?) ORDER BY id LIMIT ?",
+            (addressee.registrant, after, newest, *_to(addressee), limit),
+        )
+        return [int(row[0]) for row in found]
+
+    def stands(self, watch: GlobalWatch) -> bool:
+        """Tell whether this AE still watches just so; it goes on until this transaction ends."""
+        lock = "" if self._database.dialect == "sqlite" else " FOR SHARE"
+        found = self._database.write(
+            f"SELECT deletion_lock, match_keys FROM workitem_global WHERE {_TO}{lock}",
+            _to(watch.addressee),
+        )
+        row = found.fetchone()
+        return row is not None and (bool(row[0]), bytes(row[1])) == (
+            watch.deletion_lock,
+            watch.keys,
+        )
 
     def everywhere(self, registrant: Registrant) -> Sequence[GlobalWatch]:
         """Who watches everything of a subscriber, or what matches."""

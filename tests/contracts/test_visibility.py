@@ -26,6 +26,7 @@ REGISTRANTS = ("one", "two", "three")
 STUDIES = ("1.1", "1.2", "1.3")
 PATIENTS = ("P1", "P2", "")
 MODALITIES = ("CT", "MR", "SR")
+REPORT = "1.2.840.10008.5.1.4.1.1.88.11"
 COUNTS = frozenset(
     {"NumberOfPatientRelatedStudies", "NumberOfPatientRelatedSeries",
      "NumberOfPatientRelatedInstances", "NumberOfStudyRelatedSeries", "ModalitiesInStudy",
@@ -49,7 +50,7 @@ class One:
 
     @property
     def sop_class(self) -> str:
-        return MR if self.modality == "MR" else CT
+        return {"MR": MR, "": REPORT}.get(self.modality, CT)
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -59,6 +60,7 @@ class One:
 
     def made(self) -> Instance:
         values = {"PatientID": self.patient, "Modality": self.modality, "Rows": self.rows}
+        values["Columns"] = "" if self.rows == "63" else self.rows
         values = {keyword: text for keyword, text in values.items() if text}
         return instance(self.study, self.series, self.sop, values=values,
                         registrant=self.registrant, sop_class=self.sop_class)  # fmt: skip
@@ -77,7 +79,7 @@ def contents(draw: st.DrawFn) -> list[One]:
     for registrant, patient, study, number in series:
         modality = draw(st.sampled_from((*MODALITIES, "")))
         for at in range(draw(st.integers(1, 2))):
-            rows = draw(st.sampled_from(["", "64", "256", "257", "1024", "512\\512"]))
+            rows = draw(st.sampled_from(["", "63", "64", "256", "257", "1024", "512\\512", "\2"]))
             uid = f"{study}.{number}"
             sop = f"{uid}.{PATIENTS.index(patient)}.{at}"
             found.append(One(registrant, patient, study, uid, sop, modality, rows))
@@ -291,7 +293,12 @@ def test_retrieve_selects_what_a_plain_filter_leaves(
             mixed = any(len(some) > 1 for some in owners.values())
             assert index.is_ambiguous(selection, visibility) is mixed
             bounded = index.select_within(selection, visibility, 1_000, MATRIX)
-            odd = [one for one in left if one.rows == "512\\512"]
+            odd = [
+                one
+                for one in left
+                if one.rows in ("512\\512", "\2")
+                or (one.rows in ("", "63") and one.sop_class != REPORT)
+            ]
             assert sorted(bounded.unmeasured) == sorted(one.sop for one in odd)
             plain = [one for one in left if one not in odd]
             assert named(bounded.chosen) == sorted(

@@ -123,7 +123,13 @@ def encapsulated(whole: bytes) -> bytes:
     return whole[: at + 8] + struct.pack("<IHHI", 0xFFFF_FFFF, 0xFFFE, 0xE0DD, 0)
 
 
-@pytest.mark.parametrize("spoil", [cut, turned_round, twice, broken_sequence, no_vr, encapsulated])
+def no_character_set(whole: bytes) -> bytes:
+    return whole.replace(b"ISO_IR 192", b"ISO\0IR\0192", 1)
+
+
+@pytest.mark.parametrize(
+    "spoil", [cut, turned_round, twice, broken_sequence, no_vr, encapsulated, no_character_set]
+)
 def test_what_is_odd_is_left_to_the_strict_reader(spoil: Callable[[bytes], bytes]) -> None:
     whole = encoded(with_sequences(undefined=False))
     assert skimmed(memoryview(whole)) is not None

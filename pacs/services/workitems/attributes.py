@@ -113,7 +113,7 @@ ORDER: Final = frozenset(
         "StudyInstanceUID",
     )
 )
-"""What is to be done, with what: not altered once somebody does it."""
+"""What is to be done, with what, and where it goes: not altered once somebody does it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,16 +219,18 @@ def _empty(tag: int) -> DataElement:
 # --- N-SET ----------------------------------------------------------------------------
 
 
-def changed(before: Dataset, asked: Dataset, state: WorkitemState, *, now: datetime) -> Adjusted:
+def changed(
+    before: Dataset, asked: Dataset, state: WorkitemState, *, now: datetime, is_settled: bool
+) -> Adjusted:
     """Give a workitem's Data Set with what was sent put into it. PS3.4 Section CC.2.6.3.
 
-    ``changes`` are the attributes whose value is another now. Raises ``AttributeNotAllowed``,
+    Once it ``is_settled`` what is ordered stays. ``changes`` are the attributes whose value is another now. Raises ``AttributeNotAllowed``,
     ``AttributeValueMissing``, ``AttributeValueInvalid``, ``NeverScheduledAgain`` or ``NotInProgress``.
     """
     given = copied(asked)
     given.pop(TRANSACTION_UID, None)
     given.pop(_MODIFIED, None)  # the time of this change, whatever is sent
-    _check_allowed(given, before, state)
+    _check_allowed(given, before, state, is_settled=is_settled)
     empty = tuple(tag for tag in (*TYPE_1, _WORKLIST) if tag in given and not single(given, tag))
     if empty:
         raise AttributeValueMissing(attributes=empty)
@@ -242,11 +244,13 @@ def changed(before: Dataset, asked: Dataset, state: WorkitemState, *, now: datet
     return Adjusted(data_set=data_set, changes=changes)
 
 
-def _check_allowed(given: Dataset, before: Dataset, state: WorkitemState) -> None:
+def _check_allowed(
+    given: Dataset, before: Dataset, state: WorkitemState, *, is_settled: bool
+) -> None:
     if STATE in given and single(given, STATE) == WorkitemState.SCHEDULED.value:
         raise NeverScheduledAgain
     forbidden = [tag for tag in sorted(NEVER_SET) if tag in given]
-    if state is WorkitemState.IN_PROGRESS:
+    if is_settled:
         forbidden += [
             tag for tag in sorted(ORDER) if tag in given and not _same(before, given[tag])
         ]

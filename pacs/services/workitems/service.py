@@ -114,10 +114,10 @@ class Workitems:
             data_set=encoded(made.data_set, most_bytes=desk.settings.max_bytes),
         )
         with desk.records.transaction() as unit:
-            self._add(unit, row, made.data_set)
-            for hook in self._on_created:
-                for job in hook(caller, chosen, whole(row)):
-                    unit.enqueue(job)
+            jobs = [job for hook in self._on_created for job in hook(caller, chosen, whole(row))]
+            self._add(unit, replace(row, ordered_by=_name(caller) if jobs else ""), made.data_set)
+            for job in jobs:
+                unit.enqueue(job)
         desk.note(caller, "created", chosen)
         return Created(uid=chosen, adjusted=bool(len(made.changes)), changes=made.changes)
 
@@ -178,6 +178,7 @@ class Workitems:
     ) -> None:
         """Change attributes; with the Transaction UID once it is IN PROGRESS, before without one.
 
+        What our jobs will do in the name of who created it, only that one changes before.
         Raises ``WorkitemUnknown``, ``NoLongerUpdated``, ``TransactionUIDWrong``, ``NotInProgress``,
         ``WorkitemTooLarge`` and what ``attributes.changed`` raises.
         """
@@ -190,11 +191,17 @@ class Workitems:
             elif transaction_uid:
                 raise NotInProgress
             made = attributes.changed(
-                decoded(row.data_set), modifications, row.state, now=desk.rows.now()
+                decoded(row.data_set),
+                modifications,
+                row.state,
+                now=desk.rows.now(),
+                is_settled=_is_settled(row, caller),
             )
             kept = replace(row, data_set=encoded(made.data_set, most_bytes=desk.settings.max_bytes))
             desk.rows.update(kept, columns_of(made.data_set))
             self._tell_changes(unit, kept, made)
+        if row.state is WorkitemState.SCHEDULED or row.performer:  # ours tells its jobs' log
+            desk.note(caller, "changed", uid)
 
     def _tell_changes(self, unit: Unit, row: WorkitemRow, made: attributes.Adjusted) -> None:
         changes, tell = made.changes, self.watching.tell
@@ -306,6 +313,17 @@ class Workitems:
         self._desk.rows.update(row)
         report = events.state_report(data_set, row.state)
         self.watching.tell(unit, row, EventType.STATE_REPORT, report)
+
+
+def _name(caller: Caller) -> str:
+    """Whose rights, bounds and bill are meant: none of the three holds a backslash."""
+    return "\\".join((caller.subscriber, caller.ae_title, caller.purpose))
+
+
+def _is_settled(row: WorkitemRow, caller: Caller) -> bool:
+    """Tell whether what is ordered stays, for this caller."""
+    begun = row.state is not WorkitemState.SCHEDULED
+    return begun or row.ordered_by not in ("", _name(caller))
 
 
 def _check_transaction(row: WorkitemRow, transaction_uid: str) -> None:

@@ -4,6 +4,7 @@ Owns the subscription states of an AE (Table CC.2.3-2). An AE is subscribed by i
 own subscriber only, globally to that subscriber's workitems only.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -124,30 +125,44 @@ class Watching:
         return parse(keys, max_uids=self._desk.max_uids)
 
     def _subscribe_all(self, watch: Watch, encoded_keys: bytes) -> None:
+        """First what comes, then page by page what is there: no store waits for thousands of workitems."""
         desk, to = self._desk, watch.addressee
-        keys = self._keys(decoded(encoded_keys)) if encoded_keys else None
-        with desk.records.transaction() as unit:
+        wanted = GlobalWatch(addressee=to, deletion_lock=watch.deletion_lock, keys=encoded_keys)
+        with desk.records.transaction():
             desk.watches.alone()
             others = [one for one in desk.watches.everywhere(to.registrant) if one.addressee != to]
             if len(others) >= desk.settings.max_watchers:
                 raise WorkitemsFull
-            desk.watches.watch_all(
-                GlobalWatch(addressee=to, deletion_lock=watch.deletion_lock, keys=encoded_keys)
-            )
-            numbers = desk.watches.unwatched(to, desk.settings.max_workitems_per_subscriber)
-            for first in range(0, len(numbers), _PAGE_ROWS):
-                for row in desk.rows.page(numbers[first : first + _PAGE_ROWS]):
-                    if keys is None or keys.match(whole(row)):
-                        self._join(unit, row, watch)
+            desk.watches.watch_all(wanted)
+            newest = desk.watches.newest(to.registrant)  # later ones find the watch when they come
+        keys = self._keys(decoded(encoded_keys)) if encoded_keys else None
+        last = 0
+        while numbers := desk.watches.unwatched(to, last, newest, _PAGE_ROWS):
+            last = numbers[-1]
+            rows = [
+                one for one in desk.rows.page(numbers) if keys is None or keys.match(whole(one))
+            ]
+            if rows and not self._join(wanted, keys, rows):
+                return
 
-    def _join(self, unit: Unit, row: WorkitemRow, watch: Watch) -> None:
-        """Let a global subscription take hold of a workitem that is there already.
+    def _join(self, wanted: GlobalWatch, keys: Keys | None, matched: Sequence[WorkitemRow]) -> bool:
+        """Let a global subscription take hold of workitems that are there; false where it is over.
 
-        Only with a lock is its state told (Section CC.2.4.3): who wants to keep it must know it.
+        What has changed since it ``matched`` is looked at again. Only with a lock is its state
+        told (Section CC.2.4.3): who wants to keep it must know it.
         """
-        self._desk.watches.watch(row.number, watch)
-        if watch.deletion_lock:
-            self._report(unit, row, [watch.addressee])
+        desk = self._desk
+        watch = Watch(addressee=wanted.addressee, deletion_lock=wanted.deletion_lock)
+        seen = {one.number: one for one in matched}
+        with desk.records.transaction() as unit:
+            if not desk.watches.stands(wanted):
+                return False
+            for row in desk.rows.page(list(seen), locked=True):
+                if row != seen[row.number] and keys is not None and not keys.match(whole(row)):
+                    continue
+                if desk.watches.join(row.number, watch) and watch.deletion_lock:
+                    self._report(unit, row, [watch.addressee])
+        return True
 
     # --- telling them -----------------------------------------------------------------------
 
