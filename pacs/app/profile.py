@@ -22,6 +22,7 @@ from pacs.services.profile import ProfileRules, Profiles, arrived, tidy
 from pacs.services.profile.asked import ARRIVED, QUEUE, TIDY, ArrivedWork, TidyWork
 from pacs.services.profile.desk import Desk, name_patient
 from pacs.services.route import Ourselves
+from storage.database.process_result import ProcessResultTable
 from storage.database.profile import ProfileIndex, ProfileTable
 from storage.database.retrieve import DatabaseRetrieveIndex
 
@@ -62,6 +63,7 @@ def attached(archive: "Archive", desk: Desk) -> "Attached":
             held=ProfileIndex(archive.database),
             origin=origin,
             desk=desk,
+            results=ProcessResultTable(archive.database),
             deletions=archive.deletions,
             now=archive.job_table.now,
         )

@@ -5,12 +5,12 @@ is decided in ``pacs.services.profile``.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pacs.core.attributes import Level
 from pacs.core.errors import EntryConflicts, EntryNotFound
-from pacs.core.forwarding import FORWARD
 from pacs.core.identifiers import (
     AETitle,
     ObjectId,
@@ -28,7 +28,13 @@ from storage.database.revision import bump_revision
 from storage.database.versions import in_pieces
 
 _SELECT = "SELECT active, definition FROM profile"
-_OPEN = "state IN ('waiting', 'delayed', 'running', 'blocked')"
+# Dead letters have not done what they were to do: an administrator may have them tried again.
+_UNDONE = "j.state NOT IN ('done', 'cancelled')"
+_NAMED = "j.payload LIKE ?"
+_OF_PATIENT = (
+    "EXISTS (SELECT 1 FROM study a JOIN study b ON b.patient_row = a.patient_row "
+    "WHERE a.study_instance_uid = ? AND j.payload LIKE '%\"' || b.study_instance_uid || '\"%')"
+)
 
 
 class ProfileTable:
@@ -54,11 +60,12 @@ class ProfileTable:
             bump_revision(self._database)
 
     def _put(self, profile: Profile, *, replacing: bool) -> None:
-        """Write one. Since when it tidies stays only where it did so before."""
+        """Write one. Since when it tidies stays only where it did so before, and was active all along."""
         now = text_utc(datetime.now(UTC))
         change = (
             "DO UPDATE SET active = excluded.active, definition = excluded.definition, "
             "tidies_since_utc = CASE WHEN excluded.tidies_since_utc IS NULL THEN NULL "
+            "WHEN profile.active = 0 OR excluded.active = 0 THEN excluded.tidies_since_utc "
             "ELSE COALESCE(profile.tidies_since_utc, excluded.tidies_since_utc) END"
             if replacing
             else "DO NOTHING"
@@ -78,8 +85,12 @@ class ProfileTable:
             raise EntryConflicts(f"a profile is named {profile.ae_title} already")
 
     def activate(self, ae_title: AETitle, *, active: bool) -> None:
-        """Let a profile hold, or not. Raises ``EntryNotFound``."""
-        self._change("UPDATE profile SET active = ? WHERE ae_title = ?", (int(active), ae_title))
+        """Let a profile hold, or not; with it begins anew since when it tidies. Raises ``EntryNotFound``."""
+        self._change(
+            "UPDATE profile SET active = ?, tidies_since_utc = "
+            "CASE WHEN tidies_since_utc IS NULL THEN NULL ELSE ? END WHERE ae_title = ?",
+            (int(active), text_utc(datetime.now(UTC)), ae_title),
+        )
 
     def remove(self, ae_title: AETitle) -> None:
         """Remove a profile. Raises ``EntryNotFound``."""
@@ -175,19 +186,50 @@ class ProfileIndex:
             taken.update(row[0] for row in rows)
         return len(set(uids) - taken)
 
-    def is_wanted(self, registrant: Registrant, study: StudyInstanceUID, prefix: str) -> bool:
-        """Tell whether a job that has not ended has a key that begins so, or is to send of that study."""
+    def is_wanted(
+        self,
+        registrant: Registrant,
+        study: StudyInstanceUID,
+        series: SeriesInstanceUID,
+        kinds: Mapping[Level, Sequence[str]],
+    ) -> bool:
+        """Tell whether a job is not done that is about this series, this study, or any study of its patient.
+
+        ``kinds`` says which jobs count at which of these levels.
+        """
+        about = {
+            Level.PATIENT: _OF_PATIENT,
+            Level.STUDY: _NAMED,
+            Level.SERIES: f"{_NAMED} AND {_NAMED}",
+        }
+        named: dict[Level, list[str]] = {
+            Level.PATIENT: [study],
+            Level.STUDY: [_quoted(study)],
+            Level.SERIES: [_quoted(study), _quoted(series)],
+        }
+        wanted, params = [], [_quoted(registrant)]
+        for level, some in kinds.items():
+            wanted.append(f"(j.kind IN ({', '.join('?' * len(some))}) AND {about[level]})")
+            params += [*some, *named[level]]
         rows = self._database.execute(
-            f"SELECT 1 FROM job WHERE {_OPEN} AND (substr(unique_key, 1, ?) = ? "
-            "OR (kind = ? AND payload LIKE ? AND payload LIKE ?)) LIMIT 1",
-            (
-                *(len(prefix), prefix, FORWARD),
-                *(f"%{_quoted(study)}%", f"%{_quoted(registrant)}%"),
-            ),
+            f"SELECT 1 FROM job j WHERE {_UNDONE} AND {_NAMED} AND ({' OR '.join(wanted)}) LIMIT 1",
+            params,
         )
         return next(rows, None) is not None
 
+    def said(
+        self, kind: str, registrant: Registrant, study: StudyInstanceUID, series: SeriesInstanceUID
+    ) -> Sequence[Mapping[str, object]]:
+        """What jobs of a kind about this series have said when they were done."""
+        rows = self._database.execute(
+            f"SELECT j.result FROM job j WHERE j.state = 'done' AND j.kind = ? AND {_NAMED} "
+            f"AND {_NAMED} AND {_NAMED}",
+            (kind, _quoted(registrant), _quoted(study), _quoted(series)),
+        )
+        results = [json.loads(row[0]) for row in rows if row[0]]
+        return [one for one in results if isinstance(one, dict)]
+
 
 def _quoted(text: str) -> str:
-    """Write a text as it stands in a payload; a name may have letters that mean others to LIKE, which is more."""
-    return json.dumps(text).replace("\\", "_")
+    """Write a text as it is found in a payload; a name may have letters that mean others to LIKE, which is more."""
+    return "%" + json.dumps(text).replace("\\", "_") + "%"

@@ -168,7 +168,10 @@ class DatabaseUnit:
         return self._held.versions(instance)
 
     def came_again(self, instance: Instance, held: Sequence[Held]) -> bool:
-        """Note under which AE title these files came once more; ``False`` where one is deleted meanwhile."""
+        """Note under which AE title these files came once more; ``False`` where one is deleted meanwhile.
+
+        All that are no profile's are noted as one, empty: a peer may call any.
+        """
         self._take_turns(instance)
         ids = [one.place.object_id for one in held]
         (left,) = self._database.write(
@@ -178,12 +181,15 @@ class DatabaseUnit:
         ).fetchone()
         if left < len(ids):
             return False
-        origin = instance.provenance
+        called = instance.provenance.receiving_ae_title
+        profiles = self._database.write("SELECT 1 FROM profile WHERE ae_title = ?", (called,))
+        is_profile = profiles.fetchone() is not None
         for one in ids:
             self._database.write(
                 "INSERT INTO profile_spared (object_id, ae_title, noted_utc) VALUES (?, ?, ?) "
-                "ON CONFLICT (object_id, ae_title) DO UPDATE SET noted_utc = excluded.noted_utc",
-                (one, origin.receiving_ae_title, _utc(origin.received_utc)),
+                "ON CONFLICT (object_id, ae_title) DO "
+                + ("UPDATE SET noted_utc = excluded.noted_utc" if is_profile else "NOTHING"),
+                (one, called if is_profile else "", _utc(instance.provenance.received_utc)),
             )
         return True
 

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from pacs.core.errors import (
 )
 from pacs.core.forwarding import ForwardWork
 from pacs.core.identifiers import AETitle, Registrant, SeriesInstanceUID, StudyInstanceUID
+from pacs.core.process_results import Made, PieceDone
 from pacs.core.processing import Keep, ProcessingOrder, Profile
 from pacs.core.records import Held, StoreOutcome
 from pacs.core.work import JobState
@@ -37,6 +38,7 @@ from pacs.jobs.worker import Worker
 from pacs.services.profile.asked import ARRIVED, TIDY
 from pacs.services.profile.desk import Desk
 from storage.database.job_rows import text_utc
+from storage.database.process_result import ProcessResultTable
 from tests.keeping import ADMIN, NO_CHORES, data_set, keep, opened
 
 AE = "MIP_AXIAL"
@@ -55,7 +57,12 @@ class Item:
     state: WorkitemState = WorkitemState.SCHEDULED
     data_set: Dataset
     caller: Caller
+    transaction_uid: str = ""
     order: ProcessingOrder = field(default_factory=lambda: ProcessingOrder(operation=""))
+
+    @property
+    def registrant(self) -> Registrant:
+        return self.caller.registrant
 
 
 class Worklist:
@@ -65,6 +72,7 @@ class Worklist:
         self.items: dict[str, Item] = {}
         self._orders: list[ProcessingOrder] = []
         self.inputs: list[list[str]] = []
+        self.note: Callable[[PieceDone], None] = lambda _: None
 
     def create(self, caller: Caller, uid: str, data_set: Dataset) -> object:
         assert uid not in self.items
@@ -88,8 +96,10 @@ class Worklist:
         (item,) = self.items.values()
         return item
 
-    def done(self, *results: str, state: WorkitemState = WorkitemState.COMPLETED) -> None:
-        """End the newest workitem with these results."""
+    def done(
+        self, *results: str, state: WorkitemState = WorkitemState.COMPLETED, **piece: Any
+    ) -> None:
+        """End the newest workitem with these results, which are of a session with one ``piece``."""
         output, performed = Dataset(), Dataset()
         output.ReferencedSOPSequence = Items()
         for uid in results:
@@ -99,7 +109,23 @@ class Worklist:
         performed.OutputInformationSequence = Items([output])
         item = list(self.items.values())[-1]
         item.data_set.UnifiedProcedureStepPerformedProcedureSequence = Items([performed])
-        item.state = state
+        item.state, item.transaction_uid = state, f"2.25.{len(self.items)}"
+        made = tuple(("1.2.840.10008.5.1.4.1.1.7", uid) for uid in results)
+        whole = {
+            "session": item.transaction_uid,
+            "number": 0,
+            "pieces": 1,
+            "key": "k",
+            "operation": "mip",
+            "registrant": item.registrant,
+            "study_instance_uid": StudyInstanceUID(SERIES[0]),
+            "made": (Made(series_instance_uid="1.1.9", instances=made),),
+            "reasons": (),
+            "images": 1,
+            "size_bytes": 1,
+            "duration_ms": 1,
+        }
+        self.note(PieceDone(**{**whole, **piece}))
 
 
 class Home:
@@ -201,11 +227,15 @@ class Home:
         said = [json.loads(line) for line in trail.read_text().splitlines()]
         return [one for one in said if not event or one["event"] == event]
 
-    def given_up(self) -> dict[str, Any]:
-        """Complete what was sent, with one result that A has taken; give how tidying ended."""
+    def completed(self, **piece: Any) -> None:
+        """Complete what was sent, with one result that A has taken."""
         self.results("1.1.9.1")
         self.taken("A", "1.1.9.1")
-        self.worklist.done("1.1.9.1")
+        self.worklist.done("1.1.9.1", **piece)
+
+    def given_up(self) -> dict[str, Any]:
+        """Complete what was sent; give how tidying ended."""
+        self.completed()
         self.work()
         found: dict[str, Any] = self.said(TIDY)[-1]
         return found
@@ -230,6 +260,13 @@ def home(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     ) as archive:
         for at, title in enumerate(("A", "B", "CT1")):
             archive.peers.add(ADMIN, title, "127.0.0.1", 4_000 + at)
+        table = ProcessResultTable(archive.database)
+
+        def note(done: PieceDone) -> None:
+            with archive.database.transaction():
+                table.note(done)
+
+        worklist.note = note
         yield Home(archive, worklist)
 
 

@@ -131,12 +131,14 @@ class Arrivals:
                 destinations=list(order.destinations),
             )
         tidy = None
+        # Of what was processed and of nothing else: a further version may be held too.
+        processed = fingerprint([one.place for one in inputs])
         if profile.keep_sources is Keep.UNTIL_DONE and order.destinations:
             tidy = TidyWork(
                 arrived=work,
                 workitem=uid,
                 destinations=order.destinations,
-                held=fingerprint(files),
+                held=processed,
                 asked_utc=parts.now(),
             )
         return {"workitem": uid, "instances": len(inputs)}, tidy
@@ -219,9 +221,9 @@ def _with(order: ProcessingOrder, sender: AETitle | None) -> ProcessingOrder:
     return replace(order, destinations=(*order.destinations, sender))
 
 
-def fingerprint(files: Sequence[tuple[Place, datetime]]) -> str:
+def fingerprint(files: Sequence[Place]) -> str:
     """Tell one set of files from another."""
     told = hashlib.sha256()
-    for object_id in sorted(place.object_id for place, _ in files):
+    for object_id in sorted(place.object_id for place in files):
         told.update(object_id.encode())
     return told.hexdigest()

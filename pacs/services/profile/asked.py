@@ -63,7 +63,7 @@ class ArrivedWork:
 class TidyWork:
     """Give up what was sent to a profile, once its workitem is completed and every destination has the results.
 
-    ``held`` is ``fingerprint`` of the series as it was when it was processed.
+    ``held`` is ``fingerprint`` of the files that were processed.
     """
 
     arrived: ArrivedWork

@@ -7,13 +7,13 @@ of an order, and what it goes through, is for others.
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from pydicom.dataset import Dataset
 
 from pacs.core.caller import Caller
-from pacs.core.identifiers import SOPInstanceUID
+from pacs.core.identifiers import Registrant, SOPInstanceUID
 from pacs.core.processing import ProcessingOrder
 from pacs.core.records import Header, Held
 from pacs.core.workitems import WorkitemState, WorkitemUID
@@ -24,6 +24,10 @@ class Read(Protocol):
 
     @property
     def state(self) -> WorkitemState: ...
+    @property
+    def registrant(self) -> Registrant: ...
+    @property
+    def transaction_uid(self) -> str: ...
     @property
     def data_set(self) -> Dataset: ...
 
@@ -41,9 +45,14 @@ Compose = Callable[[ProcessingOrder, Sequence[Held], str], Dataset]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What became of a workitem: its state, and the instances it has made."""
+    """What became of a workitem: its state, the instances it says it has made, and in which session.
+
+    Whoever performs it says so; what of that is to be believed is not decided here.
+    """
 
     state: WorkitemState
+    registrant: Registrant
+    session: str = field(repr=False)
     results: tuple[SOPInstanceUID, ...]
 
 
@@ -74,7 +83,12 @@ class Desk:
         """Look at a workitem; ``None`` where there is none."""
         with suppress(self._unknown):
             read = self._workitems.read(uid)
-            return Seen(state=read.state, results=tuple(_results(read.data_set)))
+            return Seen(
+                state=read.state,
+                registrant=read.registrant,
+                session=read.transaction_uid,
+                results=tuple(_results(read.data_set)),
+            )
         return None
 
 

@@ -2,7 +2,8 @@
 
 ``tidies_since_utc`` is when a profile began to give up what is sent to it: what came
 before was sent under another promise. ``profile_spared`` names kept files that came once more, and
-under which AE title; only here is that known, as what is held already leaves no file.
+under which profile's AE title, empty for any other; only here is that known, as what is held
+already leaves no file. ``tidies_since_utc`` begins anew whenever the profile is enabled.
 """
 
 from typing import Any
