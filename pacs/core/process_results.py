@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pacs.core.identifiers import Registrant, StudyInstanceUID
+from pacs.core.identifiers import AETitle, ObjectId, Registrant, StudyInstanceUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +58,10 @@ class ResultTable(Protocol):
         """Note how a piece ended, within a transaction; in place of what was noted of it."""
         ...
 
+    def complete(self, session: str) -> None:
+        """The workitem of a session is COMPLETED: what it gave stays, and may be given again."""
+        ...
+
     def of(self, session: str) -> Sequence[PieceDone]:
         """The pieces of a session that have ended, in their order."""
         ...
@@ -67,7 +71,13 @@ class ResultTable(Protocol):
         ...
 
     def whole(self, registrant: Registrant, key: str, newer_s: float) -> Sequence[PieceDone]:
-        """The pieces of the newest session that did all of the same without a reason; or nothing."""
+        """The pieces of the newest completed session that did all of the same without a reason; or nothing."""
+        ...
+
+    def files(
+        self, registrant: Registrant, made_by: AETitle, series: str, uids: Sequence[str]
+    ) -> Sequence[ObjectId]:
+        """The files under these UIDs of a series that ``made_by`` made, which are not deleted."""
         ...
 
     def purge(self, older_s: float) -> int:

@@ -12,16 +12,15 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from pacs.core.attributes import Level
-from pacs.core.caller import Caller, Right, Visibility, on_behalf
+from pacs.core.caller import Caller, Right, Visibility, admin, on_behalf
 from pacs.core.errors import (
-    EntryNotFound,
     NotAuthorized,
     PacsError,
     ProcessingRefused,
     ProcessingUnknown,
     RecordsFailed,
 )
-from pacs.core.identifiers import Registrant, SeriesInstanceUID, StudyInstanceUID
+from pacs.core.identifiers import ObjectId, Registrant, SeriesInstanceUID, StudyInstanceUID
 from pacs.core.process_results import PieceDone
 from pacs.core.processing import OperationFact
 from pacs.core.records import Selection
@@ -73,6 +72,16 @@ class Hand:
         workitems.claim(self._performer(), self._uid, self._session)
         self._set(report.begun(self._desk.ae_title))
         self._item = workitems.read(self._uid)
+
+    def has_completed(self) -> bool:
+        """Tell whether the workitem is COMPLETED, and by us."""
+        try:
+            item = self._desk.workitems.read(self._uid)
+        except RecordsFailed:
+            raise
+        except PacsError:
+            return False  # removed
+        return item.state is WorkitemState.COMPLETED and item.transaction_uid == self._session
 
     def understood(self) -> tuple[Wanted, OperationFact]:
         """Understand the workitem. Raises ``Discontinued`` where it cannot be done by anybody."""
@@ -211,19 +220,32 @@ def selections_of(made: Sequence[Series]) -> Iterator[Selection]:
             )
 
 
-def take_back(desk: Desk, caller: Caller, registrant: Registrant, made: Sequence[Series]) -> None:
-    """Delete results that nobody is to have, by the journal like anything that is deleted."""
-    for one in made:
-        try:
-            desk.deletions.delete(
-                caller,
-                Level.SERIES,
-                one.series_instance_uid,
-                reason="results of processing that are not to be kept",
-                registrant=registrant,
+def take_back(desk: Desk, workitem: str, done: Sequence[PieceDone]) -> None:
+    """Delete results that nobody is to have, by the journal like anything that is deleted.
+
+    The files we made and no others: in the same series, even under the same UID, may be what
+    somebody else has sent. What was taken back before a crash is not there any more.
+    """
+    for one in series_of(done):
+
+        def ours(made: Series = one) -> Sequence[ObjectId]:
+            return desk.results.files(
+                done[0].registrant,
+                desk.ae_title,
+                made.series_instance_uid,
+                [uid for _, uid in made.instances],
             )
-        except EntryNotFound:
-            continue  # taken back by an attempt that did not live to say so
+
+        desk.deletions.give_up(
+            admin("process"),
+            ours,
+            reason="results of processing that are not to be kept",
+            about={
+                "workitem": workitem,
+                "study": one.study_instance_uid,
+                "series": one.series_instance_uid,
+            },
+        )
 
 
 def reasons_of(done: Sequence[PieceDone], pieces: int) -> str:

@@ -11,7 +11,7 @@ from pacs.core.caller import admin
 from pacs.core.errors import PacsError, RecordsFailed
 from pacs.core.process_results import GivenUp
 from pacs.services.process.desk import Desk
-from pacs.services.process.ending import Hand, series_of, take_back
+from pacs.services.process.ending import Hand, take_back
 from pacs.services.process.report import Discontinued, Why
 
 LOGGER = logging.getLogger("pacs.process")
@@ -35,9 +35,7 @@ class Settling:
             if hand.take_up():
                 return False
             if not one.delivers:  # results that were to be sent on stand
-                done = self._desk.results.of(one.session)
-                if done:
-                    take_back(self._desk, admin("process"), done[0].registrant, series_of(done))
+                take_back(self._desk, one.workitem, self._desk.results.of(one.session))
             hand.discontinue(hand.performed(), Discontinued(Why.FAILED, _why(one)))
         except RecordsFailed:
             raise
