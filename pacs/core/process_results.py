@@ -51,6 +51,14 @@ class GivenUp:
     cancelled: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """A job of an open workitem that may wait for long with nobody looking: for its parts, or for a group of nodes."""
+
+    job: int
+    workitem: str
+
+
 class ResultTable(Protocol):
     """What pieces of workitems gave; see ``storage.database.process_result``."""
 
@@ -82,6 +90,10 @@ class ResultTable(Protocol):
 
     def purge(self, older_s: float) -> int:
         """Forget what ended so long ago; gives how many pieces."""
+        ...
+
+    def idle(self, after: int, most: int) -> Sequence[Idle]:
+        """Jobs with greater numbers than ``after`` that wait, by their numbers; none of which a piece runs."""
         ...
 
     def given_up(self, most: int) -> Sequence[GivenUp]:

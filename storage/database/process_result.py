@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pacs.core.identifiers import AETitle, ObjectId, Registrant, StudyInstanceUID
-from pacs.core.process_results import GivenUp, Made, PieceDone
+from pacs.core.process_results import GivenUp, Idle, Made, PieceDone
 from storage.database.connection import Database
 from storage.database.versions import in_pieces
 
@@ -45,6 +45,14 @@ _GIVEN_UP = (
     "AND j.state IN ('failed', 'cancelled') AND NOT EXISTS (SELECT 1 FROM job o "
     f"WHERE {_OF_IT.replace('kind', 'o.kind').replace('cause', 'o.cause')} "
     "AND o.state NOT IN ('failed', 'cancelled', 'done')) ORDER BY j.id LIMIT ?"
+)
+_IDLE = (
+    "SELECT j.id, w.uid FROM workitem w, job j "
+    f"WHERE w.state IN ('SCHEDULED', 'IN PROGRESS') AND {_OF_IT} AND j.id > ? AND ("
+    f"(j.kind = '{_DELIVER}' AND j.state = 'blocked') "
+    f"OR (j.kind = '{_WORKITEM}' AND j.queue <> 'process' AND j.state IN ('waiting', 'delayed')) "
+    f"OR (j.kind = '{_WORKITEM}' AND j.state = 'blocked' AND NOT EXISTS ("
+    "SELECT 1 FROM job p WHERE p.parent = j.id AND p.state = 'running'))) ORDER BY j.id LIMIT ?"
 )
 
 
@@ -130,6 +138,13 @@ class ProcessResultTable:
             for row in self._database.execute(
                 f"{_FILES} ({marks})", (registrant, made_by, series, *some)
             )
+        ]
+
+    def idle(self, after: int, most: int) -> Sequence[Idle]:
+        """Jobs with greater numbers than ``after`` that wait, by their numbers; none of which a piece runs."""
+        return [
+            Idle(job=int(number), workitem=uid)
+            for number, uid in self._database.execute(_IDLE, (after, most))
         ]
 
     def purge(self, older_s: float) -> int:

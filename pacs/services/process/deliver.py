@@ -63,7 +63,8 @@ class Delivering:
         performed = hand.performed(wanted, fact, outputs, said if work.reused else "")
         trouble = _trouble(job, done)
         if trouble is None:
-            hand.complete(performed, said)
+            if not hand.complete(performed, said):
+                said = "the workitem had no room for its end"
             self._complete(hand, work)
         else:
             hand.discontinue(performed, trouble)

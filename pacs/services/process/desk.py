@@ -66,6 +66,7 @@ class Workitems(Protocol):
     ) -> object: ...
     def complete(self, caller: Caller, uid: WorkitemUID, transaction_uid: str, /) -> object: ...
     def cancel(self, caller: Caller, uid: WorkitemUID, transaction_uid: str, /) -> object: ...
+    def abandon(self, caller: Caller, uid: WorkitemUID, request: Dataset, /) -> object: ...
 
 
 class Deleting(Protocol):
@@ -79,6 +80,12 @@ class Deleting(Protocol):
         reason: str,
         about: dict[str, str],
     ) -> tuple[JournalEntry | None, int]: ...
+
+
+class Cancelling(Protocol):
+    """The administration of jobs; see ``pacs.services.job``."""
+
+    def cancel(self, caller: Caller, job: int) -> object: ...
 
 
 class SentRecord(Protocol):
@@ -107,6 +114,7 @@ class Desk:
     snapshots: Snapshots
     deletions: Deleting
     sent: SentRecord
+    jobs: Cancelling
     audit: AuditTrail
     settings: Process
     ae_title: AETitle
