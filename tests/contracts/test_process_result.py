@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pacs.app.archive import Archive
-from pacs.core.identifiers import Registrant, StudyInstanceUID
+from pacs.core.identifiers import AETitle, Registrant, StudyInstanceUID
 from pacs.core.process_results import Made, PieceDone
 from storage.database.process_result import ProcessResultTable
 from tests.keeping import opened
@@ -80,3 +80,11 @@ def test_what_is_old_is_forgotten(archive: Archive, table: ProcessResultTable) -
     assert table.purge(60) == 0
     assert table.purge(-60) == 1_500
     assert table.ended("1.2") == 0
+
+
+def test_where_nothing_waits_and_nothing_is_held_nothing_is_found(
+    archive: Archive, table: ProcessResultTable
+) -> None:
+    note(archive, FIRST)
+    assert (table.idle(0, 10), table.given_up(10)) == ([], [])
+    assert table.files(OWNER, AETitle("PACS"), "1.9", ["1.9.1", "1.9.2"]) == []
