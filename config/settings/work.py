@@ -254,6 +254,6 @@ class Process(Section, frozen=True, kw_only=True):
     settle_cron: Annotated[
         str,
         Meta(
-            description="When workitems whose job was given up or cancelled are ended, with the reason; empty is never"
+            description="When workitems are ended whose job was given up, or that waits though they are cancelled or have expired; empty is never"
         ),
     ] = "*/5 * * * *"

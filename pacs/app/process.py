@@ -148,6 +148,7 @@ def _desk(archive: "Archive", workitems: Workitems, processor: Processor) -> Des
         snapshots=archive.snapshots,
         deletions=archive.deletions,
         sent=ForwardTable(archive.database),
+        jobs=archive.jobs,
         audit=archive.audit,
         settings=settings.process,
         ae_title=AETitle(settings.dicom.ae_title),

@@ -1,6 +1,6 @@
 """``pacs workitem``: the worklist, as whoever looks after it sees it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 
 import click
@@ -14,6 +14,7 @@ from pacs.core.workitem_ports import WorkitemFact
 from pacs.core.workitems import WorkitemState
 from pacs.services.workitems import Outcome
 
+_MOST_ITEMS = 10
 _COLUMNS = ["uid", "state", "registrant", "label", "performer", "watchers", "created_utc"]
 _states = click.Choice([one.value for one in WorkitemState])
 
@@ -53,7 +54,7 @@ def show(home: Home, *, uid: str, as_json: bool) -> None:
         attributes = found.to_json_dict(suppress_invalid_tags=True)
         emit([{"uid": uid, "attributes": attributes, "watchers": watchers}], [], as_json=True)
         return
-    rows = [{"what": one.name, "value": str(one.value)} for one in found]
+    rows = list(_rows(found))
     rows += [{"what": "watched by", "value": str(one["ae_title"])} for one in watchers]
     emit(rows, ["what", "value"])
 
@@ -84,6 +85,22 @@ def remove(home: Home, *, uid: str) -> None:
     with opened(home) as archive:
         archive.workitems.administration.remove(admin("workitem remove"), uid)
     note(f"{uid} is removed")
+
+
+def _rows(data_set: Dataset, depth: int = 0) -> Iterator[Mapping[str, str]]:
+    """A line for each attribute, those of items below their sequence; of many items the first ones."""
+    for one in data_set:
+        name = "  " * depth + one.name
+        if one.VR != "SQ":
+            yield {"what": name, "value": str(one.value)}
+            continue
+        items = list(one.value or ())
+        yield {"what": name, "value": f"{len(items)} item{'' if len(items) == 1 else 's'}"}
+        for item in items[:_MOST_ITEMS]:
+            yield from _rows(item, depth + 1)
+        if len(items) > _MOST_ITEMS:
+            more = "… with --json"
+            yield {"what": "  " * (depth + 1) + more, "value": f"{len(items) - _MOST_ITEMS} more"}
 
 
 def _shown(one: WorkitemFact) -> Mapping[str, object]:

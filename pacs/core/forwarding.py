@@ -4,6 +4,7 @@ Who asks is ``pacs.services.route``; who sends is ``pacs.services.forward``;
 ``pacs.services.commitment`` asks the destination to answer for it.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +23,9 @@ from pacs.core.identifiers import (
 from pacs.core.records import Job
 from pacs.core.routing import Coercion, Route
 
+MOST_NAMED = 500
+"""Instances that one job names at most: as many as the index is asked for at once."""
+
 FORWARD = "forward.send"
 """The kind of job. Its queue is ``forward:`` and the destination's AE title."""
 
@@ -33,8 +37,9 @@ COMMITMENT = "commitment.request"
 class ForwardWork:
     """Make ``destination`` hold what ``route`` selects of one study; the payload of ``FORWARD``.
 
-    With a ``series_instance_uid`` that series only. ``whole``: everything there is, without asking the
-    route's keys again. ``route`` names it for its coercions and order; empty for none.
+    With a ``series_instance_uid`` that series only, and of it with ``sop_instance_uids`` those only,
+    at most ``MOST_NAMED``. ``whole``: everything there is, without asking the route's keys again.
+    ``route`` names it for its coercions and order; empty for none.
     """
 
     route: str
@@ -43,6 +48,7 @@ class ForwardWork:
     study_instance_uid: StudyInstanceUID
     series_instance_uid: SeriesInstanceUID | None = None
     whole: bool = True
+    sop_instance_uids: tuple[SOPInstanceUID, ...] = ()
 
     def job(self, *, priority: int = 0, cause: str = "") -> Job:
         """The job that does it: one at a time per destination, one waiting per thing to send."""
@@ -54,9 +60,10 @@ class ForwardWork:
             self.series_instance_uid or "",
             # What asks for everything is not one with what asks for a part.
             "whole" if self.whole else "",
+            *self._named(),
         )
         # One by one: asked for at each arrival, and asdict takes four times as long.
-        payload = {
+        payload: dict[str, object] = {
             "route": self.route,
             "destination": self.destination,
             "registrant": self.registrant,
@@ -64,6 +71,8 @@ class ForwardWork:
             "series_instance_uid": self.series_instance_uid,
             "whole": self.whole,
         }
+        if self.sop_instance_uids:
+            payload["sop_instance_uids"] = self.sop_instance_uids
         return Job(
             kind=FORWARD,
             payload=json.dumps(payload),
@@ -73,6 +82,12 @@ class ForwardWork:
             priority=priority,
             cause=cause,
         )
+
+    def _named(self) -> tuple[str, ...]:
+        """Tell apart, in few characters, what names other instances."""
+        if not self.sop_instance_uids:
+            return ()
+        return (hashlib.sha256("\n".join(self.sop_instance_uids).encode()).hexdigest(),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pacs.core.identifiers import Registrant, StudyInstanceUID
+from pacs.core.identifiers import AETitle, ObjectId, Registrant, StudyInstanceUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +51,23 @@ class GivenUp:
     cancelled: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """A job of an open workitem that may wait for long with nobody looking: for its parts, or for a group of nodes."""
+
+    job: int
+    workitem: str
+
+
 class ResultTable(Protocol):
     """What pieces of workitems gave; see ``storage.database.process_result``."""
 
     def note(self, done: PieceDone) -> None:
         """Note how a piece ended, within a transaction; in place of what was noted of it."""
+        ...
+
+    def complete(self, session: str) -> None:
+        """The workitem of a session is COMPLETED: what it gave stays, and may be given again."""
         ...
 
     def of(self, session: str) -> Sequence[PieceDone]:
@@ -67,11 +79,21 @@ class ResultTable(Protocol):
         ...
 
     def whole(self, registrant: Registrant, key: str, newer_s: float) -> Sequence[PieceDone]:
-        """The pieces of the newest session that did all of the same without a reason; or nothing."""
+        """The pieces of the newest completed session that did all of the same without a reason; or nothing."""
+        ...
+
+    def files(
+        self, registrant: Registrant, made_by: AETitle, series: str, uids: Sequence[str]
+    ) -> Sequence[ObjectId]:
+        """The files under these UIDs of a series that ``made_by`` made, which are not deleted."""
         ...
 
     def purge(self, older_s: float) -> int:
         """Forget what ended so long ago; gives how many pieces."""
+        ...
+
+    def idle(self, after: int, most: int) -> Sequence[Idle]:
+        """Jobs with greater numbers than ``after`` that wait, by their numbers; none of which a piece runs."""
         ...
 
     def given_up(self, most: int) -> Sequence[GivenUp]:

@@ -1,11 +1,17 @@
 """Jobs as an administrator handles them: list, show, retry, cancel, purge, count."""
 
+import json
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import replace
+from typing import Final, Protocol
 
 from pacs.core.caller import Caller
 from pacs.core.ports import AuditTrail
 from pacs.core.work import JobDepth, JobRow, JobState, QueueHold
+
+_SECRET: Final = ("transaction_uid", "session")
+"""In payloads: Transaction UIDs, with which anybody could end a workitem (PS3.4 Section CC.2.1)."""
+_HIDDEN: Final = "hidden"
 
 
 class JobRows(Protocol):
@@ -67,11 +73,11 @@ class Jobs:
         limit: int = 1_000,
     ) -> Sequence[JobRow]:
         """The newest jobs that match, newest first."""
-        return self._rows.list(state, kind, queue, limit)
+        return [_shown(row) for row in self._rows.list(state, kind, queue, limit)]
 
     def show(self, caller: Caller, job: int) -> tuple[JobRow, Sequence[tuple[str, str]]]:
         """One job, and when it said what. Raises ``EntryNotFound``."""
-        return self._rows.find(job), self._rows.lines(job)
+        return _shown(self._rows.find(job)), self._rows.lines(job)
 
     def depths(self, caller: Caller) -> Sequence[JobDepth]:
         """How many jobs of each queue are in each state, and how long the oldest has been."""
@@ -105,3 +111,12 @@ class Jobs:
         if gone:
             self._audit.record("jobs-purged", caller, jobs=gone)
         return gone
+
+
+def _shown(row: JobRow) -> JobRow:
+    """Give a job without what is a secret in its payload."""
+    if not any(f'"{one}"' in row.payload for one in _SECRET):
+        return row
+    payload = json.loads(row.payload)
+    told = {name: _HIDDEN if name in _SECRET else value for name, value in payload.items()}
+    return replace(row, payload=json.dumps(told, separators=(",", ":")))

@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pacs.core.identifiers import Registrant, StudyInstanceUID
-from pacs.core.process_results import GivenUp, Made, PieceDone
+from pacs.core.identifiers import AETitle, ObjectId, Registrant, StudyInstanceUID
+from pacs.core.process_results import GivenUp, Idle, Made, PieceDone
 from storage.database.connection import Database
+from storage.database.versions import in_pieces
 
 _COLUMNS = (
     "session, piece, pieces, registrant, result_key, operation, study_instance_uid, made, reasons, "
@@ -23,9 +24,14 @@ _NOTE = (
     "noted_ms = excluded.noted_ms"
 )
 _WHOLE = (
-    "SELECT session FROM process_result WHERE registrant = ? AND result_key = ? "
+    "SELECT session FROM process_result WHERE registrant = ? AND result_key = ? AND completed = 1 "
     "GROUP BY session HAVING COUNT(*) = MAX(pieces) AND MAX(pieces) = MIN(pieces) "
     "AND MAX(LENGTH(reasons)) = 2 AND MIN(noted_ms) >= ? ORDER BY MAX(noted_ms) DESC LIMIT 1"
+)
+_FILES = (
+    "SELECT i.object_id FROM instance i JOIN series e ON e.id = i.series_row "
+    "WHERE i.deleted_by IS NULL AND i.registrant = ? AND i.source_ae_title = ? "
+    "AND e.series_instance_uid = ? AND i.sop_instance_uid IN"
 )
 _PURGED_AT_ONCE = 1_000
 _WORKITEM, _DELIVER = "process.workitem", "process.deliver"
@@ -39,6 +45,14 @@ _GIVEN_UP = (
     "AND j.state IN ('failed', 'cancelled') AND NOT EXISTS (SELECT 1 FROM job o "
     f"WHERE {_OF_IT.replace('kind', 'o.kind').replace('cause', 'o.cause')} "
     "AND o.state NOT IN ('failed', 'cancelled', 'done')) ORDER BY j.id LIMIT ?"
+)
+_IDLE = (
+    "SELECT j.id, w.uid FROM workitem w, job j "
+    f"WHERE w.state IN ('SCHEDULED', 'IN PROGRESS') AND {_OF_IT} AND j.id > ? AND ("
+    f"(j.kind = '{_DELIVER}' AND j.state = 'blocked') "
+    f"OR (j.kind = '{_WORKITEM}' AND j.queue <> 'process' AND j.state IN ('waiting', 'delayed')) "
+    f"OR (j.kind = '{_WORKITEM}' AND j.state = 'blocked' AND NOT EXISTS ("
+    "SELECT 1 FROM job p WHERE p.parent = j.id AND p.state = 'running'))) ORDER BY j.id LIMIT ?"
 )
 
 
@@ -70,6 +84,13 @@ class ProcessResultTable:
             ),
         )
 
+    def complete(self, session: str) -> None:
+        """The workitem of a session is COMPLETED: what it gave stays, and may be given again."""
+        with self._database.transaction():
+            self._database.write(
+                "UPDATE process_result SET completed = 1 WHERE session = ?", (session,)
+            )
+
     def of(self, session: str) -> Sequence[PieceDone]:
         """The pieces of a session that have ended, in their order."""
         rows = self._database.execute(
@@ -85,7 +106,7 @@ class ProcessResultTable:
         return int(next(rows)[0])
 
     def whole(self, registrant: Registrant, key: str, newer_s: float) -> Sequence[PieceDone]:
-        """The pieces of the newest session that did all of the same without a reason; or nothing."""
+        """The pieces of the newest completed session that did all of the same without a reason; or nothing."""
         since_ms = _now_ms() - int(newer_s * 1_000)
         for (session,) in self._database.execute(_WHOLE, (registrant, key, since_ms)):
             return self.of(session)
@@ -106,6 +127,25 @@ class ProcessResultTable:
                 )
             )
         return found
+
+    def files(
+        self, registrant: Registrant, made_by: AETitle, series: str, uids: Sequence[str]
+    ) -> Sequence[ObjectId]:
+        """The files under these UIDs of a series that ``made_by`` made, which are not deleted."""
+        return [
+            ObjectId(row[0])
+            for marks, some in in_pieces(uids)
+            for row in self._database.execute(
+                f"{_FILES} ({marks})", (registrant, made_by, series, *some)
+            )
+        ]
+
+    def idle(self, after: int, most: int) -> Sequence[Idle]:
+        """Jobs with greater numbers than ``after`` that wait, by their numbers; none of which a piece runs."""
+        return [
+            Idle(job=int(number), workitem=uid)
+            for number, uid in self._database.execute(_IDLE, (after, most))
+        ]
 
     def purge(self, older_s: float) -> int:
         """Forget what ended so long ago; gives how many pieces."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pacs.app.archive import Archive
-from pacs.core.identifiers import Registrant, StudyInstanceUID
+from pacs.core.identifiers import AETitle, Registrant, StudyInstanceUID
 from pacs.core.process_results import Made, PieceDone
 from storage.database.process_result import ProcessResultTable
 from tests.keeping import opened
@@ -61,6 +61,8 @@ def test_only_what_is_whole_is_given_again(archive: Archive, table: ProcessResul
     note(archive, FIRST)
     assert table.whole(OWNER, "k", 60) == ()
     note(archive, SECOND)
+    assert table.whole(OWNER, "k", 60) == (), "its workitem may yet end otherwise"
+    table.complete("1.2")
     assert table.whole(OWNER, "k", 60) == [FIRST, SECOND]
     assert table.whole(Registrant("other"), "k", 60) == ()
     assert table.whole(OWNER, "l", 60) == ()
@@ -69,6 +71,7 @@ def test_only_what_is_whole_is_given_again(archive: Archive, table: ProcessResul
     assert table.whole(OWNER, "k", 60) == ()
     again = [replace(one, session="1.3") for one in (FIRST, SECOND)]
     note(archive, *again)
+    table.complete("1.3")
     assert table.whole(OWNER, "k", 60) == again
 
 
@@ -77,3 +80,11 @@ def test_what_is_old_is_forgotten(archive: Archive, table: ProcessResultTable) -
     assert table.purge(60) == 0
     assert table.purge(-60) == 1_500
     assert table.ended("1.2") == 0
+
+
+def test_where_nothing_waits_and_nothing_is_held_nothing_is_found(
+    archive: Archive, table: ProcessResultTable
+) -> None:
+    note(archive, FIRST)
+    assert (table.idle(0, 10), table.given_up(10)) == ([], [])
+    assert table.files(OWNER, AETitle("PACS"), "1.9", ["1.9.1", "1.9.2"]) == []

@@ -88,15 +88,15 @@ def test_who_dies_before_the_deletion_is_made_up_for(home: Home, viewer: Scripte
     """The job that ended the workitem is run again, as after a crash of its worker."""
     deliver = home.archive.extensions["process"].jobs["process.deliver"].handler
     deletions: Any = home.archive.deletions
-    delete, crashed = deletions.delete, []
+    give_up, crashed = deletions.give_up, []
 
     def crashing(caller: Caller, *arguments: Any, **more: Any) -> Any:
         if not crashed:
             crashed.append(1)
             raise OSError("power is gone")
-        return delete(caller, *arguments, **more)
+        return give_up(caller, *arguments, **more)
 
-    deletions.delete = crashing
+    deletions.give_up = crashing
 
     def again(job: JobContext[Any]) -> object:
         try:

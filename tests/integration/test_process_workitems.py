@@ -27,7 +27,6 @@ from pacs.core.processing import ProcessingOrder, ProcessingRequest, StoredImage
 from pacs.core.records import Selection
 from pacs.core.work import JobState
 from pacs.core.workitems import WorkitemState, WorkitemUID
-from pacs.jobs.kinds import JobKind
 from pacs.services.process import Asked, Input, Reference, workitem_of
 from pacs.services.process.words import code
 from processing.datasets.process import SandboxedProcessor
@@ -432,12 +431,6 @@ def test_an_expired_workitem_is_not_begun(home: Home) -> None:
 
 def replaced(home: Home, name: str, handler: Callable[[JobContext[Any]], object]) -> None:
     """Put another handler in place of one."""
-    jobs: Any = home.archive.extensions["process"].jobs
-    known = jobs[name]
-    jobs[name] = JobKind(
-        handler=handler,
-        payload=known.payload,
-        policy=known.policy,
-        queue=known.queue,
-        grouped=known.grouped,
-    )
+    every = [one.jobs for one in home.archive.extensions.values()]
+    jobs: Any = next(one for one in every if name in one)
+    jobs[name] = replace(jobs[name], handler=handler)

@@ -109,17 +109,23 @@ def tallied(rows: Iterable[SentRow], job: int, fresh: Collection[ObjectId] = ())
 
 
 def _known(desk: Desk, work: ForwardWork) -> Sequence[SentRow]:
-    return desk.sent.of_study(
+    rows = desk.sent.of_study(
         work.destination, work.registrant, work.study_instance_uid, work.series_instance_uid
     )
+    if not work.sop_instance_uids:
+        return rows
+    named = frozenset(work.sop_instance_uids)
+    return [one for one in rows if one.sop_instance_uid in named]
 
 
 def _held(desk: Desk, work: ForwardWork) -> Sequence[Chosen]:
-    series = work.series_instance_uid
+    series, named = work.series_instance_uid, work.sop_instance_uids
+    level = Level.STUDY if series is None else Level.SERIES
     selection = Selection(
-        level=Level.STUDY if series is None else Level.SERIES,
+        level=Level.IMAGE if named else level,
         study_instance_uids=(work.study_instance_uid,),
         series_instance_uids=() if series is None else (series,),
+        sop_instance_uids=named,
     )
     most = desk.settings.max_instances
     visibility = on_behalf(work.registrant, "forward").visibility

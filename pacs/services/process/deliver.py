@@ -7,9 +7,9 @@ what they were made of never is.
 import json
 from collections.abc import Iterator, Sequence
 
-from pacs.core.caller import Caller, admin
-from pacs.core.forwarding import ForwardWork
-from pacs.core.identifiers import AETitle, Registrant
+from pacs.core.caller import Caller
+from pacs.core.forwarding import MOST_NAMED, ForwardWork
+from pacs.core.identifiers import AETitle, Registrant, SOPInstanceUID
 from pacs.core.job_ports import JobContext
 from pacs.core.process_results import PieceDone
 from pacs.core.processing import Keep
@@ -41,6 +41,7 @@ class Delivering:
         hand = Hand(self._desk, work.uid, work.transaction_uid, job=job.id)
         why_not = hand.take_up()
         if why_not:
+            self._complete(hand, work)
             self._tidy(job, hand)
             return why_not
         done = self._desk.results.of(work.session)
@@ -53,8 +54,8 @@ class Delivering:
                 self._require_held(caller, done)
                 self._send(job, hand, wanted, done)
         except Discontinued as why:
-            if not work.reused and done:
-                take_back(self._desk, admin("process"), done[0].registrant, series_of(done))
+            if not work.reused:
+                take_back(self._desk, work.uid, done)
             hand.discontinue(hand.performed(wanted), why)
             return why.text
         said = "results that were there already" if work.reused else "done"
@@ -62,11 +63,18 @@ class Delivering:
         performed = hand.performed(wanted, fact, outputs, said if work.reused else "")
         trouble = _trouble(job, done)
         if trouble is None:
-            hand.complete(performed, said)
+            if not hand.complete(performed, said):
+                said = "the workitem had no room for its end"
+            self._complete(hand, work)
         else:
             hand.discontinue(performed, trouble)
         self._tidy(job, hand)
         return said if trouble is None else trouble.text
+
+    def _complete(self, hand: Hand, work: DeliverWork) -> None:
+        """Let others have the results from now on: what is not COMPLETED may yet be taken back."""
+        if hand.has_completed() and not work.reused:
+            self._desk.results.complete(work.session)
 
     def _require_held(self, caller: Caller, done: Sequence[PieceDone]) -> None:
         """Refuse to say that there is something that is gone, or to send what the purpose withholds."""
@@ -133,8 +141,8 @@ class Delivering:
         except Discontinued:
             return  # an operation that is no longer installed: then they stay
         done = self._desk.results.of(job.payload.session)
-        if done and _is_once(wanted, job.payload):
-            take_back(self._desk, admin("process"), done[0].registrant, series_of(done))
+        if _is_once(wanted, job.payload):
+            take_back(self._desk, job.payload.uid, done)
 
 
 def _is_once(wanted: Wanted, work: DeliverWork) -> bool:
@@ -148,15 +156,19 @@ def _errands(
     registrant: Registrant,
     made: Sequence[Series],
 ) -> Iterator[Job]:
+    """Name every result: whatever else somebody has put into its series leaves by nobody's order."""
     for destination in destinations:
         for one in made:
-            yield ForwardWork(
-                route="",
-                destination=destination,
-                registrant=registrant,
-                study_instance_uid=one.study_instance_uid,
-                series_instance_uid=one.series_instance_uid,
-            ).job(cause=f"results of workitem {work.uid}")
+            uids = [SOPInstanceUID(uid) for _, uid in one.instances]
+            for start in range(0, len(uids), MOST_NAMED):
+                yield ForwardWork(
+                    route="",
+                    destination=destination,
+                    registrant=registrant,
+                    study_instance_uid=one.study_instance_uid,
+                    series_instance_uid=one.series_instance_uid,
+                    sop_instance_uids=tuple(uids[start : start + MOST_NAMED]),
+                ).job(cause=f"results of workitem {work.uid}")
 
 
 def _trouble(job: JobContext[DeliverWork], done: Sequence[PieceDone]) -> Discontinued | None:

@@ -9,9 +9,14 @@ from typing import Final, Protocol
 from pydicom.dataset import Dataset
 
 from config.settings import Process
-from pacs.core.attributes import Level
 from pacs.core.caller import Caller
-from pacs.core.identifiers import AETitle, Registrant, SeriesInstanceUID, StudyInstanceUID
+from pacs.core.identifiers import (
+    AETitle,
+    ObjectId,
+    Registrant,
+    SeriesInstanceUID,
+    StudyInstanceUID,
+)
 from pacs.core.journal import JournalEntry
 from pacs.core.ports import AuditTrail, RetrieveIndex, Snapshots
 from pacs.core.process_results import ResultTable
@@ -61,14 +66,26 @@ class Workitems(Protocol):
     ) -> object: ...
     def complete(self, caller: Caller, uid: WorkitemUID, transaction_uid: str, /) -> object: ...
     def cancel(self, caller: Caller, uid: WorkitemUID, transaction_uid: str, /) -> object: ...
+    def abandon(self, caller: Caller, uid: WorkitemUID, request: Dataset, /) -> object: ...
 
 
 class Deleting(Protocol):
     """The journalled deletion; see ``pacs.services.delete``."""
 
-    def delete(
-        self, caller: Caller, level: Level, uid: str, *, reason: str, registrant: str | None = None
-    ) -> tuple[JournalEntry, int]: ...
+    def give_up(
+        self,
+        caller: Caller,
+        chosen: Callable[[], Sequence[ObjectId]],
+        *,
+        reason: str,
+        about: dict[str, str],
+    ) -> tuple[JournalEntry | None, int]: ...
+
+
+class Cancelling(Protocol):
+    """The administration of jobs; see ``pacs.services.job``."""
+
+    def cancel(self, caller: Caller, job: int) -> object: ...
 
 
 class SentRecord(Protocol):
@@ -97,6 +114,7 @@ class Desk:
     snapshots: Snapshots
     deletions: Deleting
     sent: SentRecord
+    jobs: Cancelling
     audit: AuditTrail
     settings: Process
     ae_title: AETitle

@@ -12,28 +12,29 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from pacs.core.attributes import Level
-from pacs.core.caller import Caller, Right, Visibility, on_behalf
+from pacs.core.caller import Caller, Right, Visibility, admin, on_behalf
 from pacs.core.errors import (
-    EntryNotFound,
     NotAuthorized,
     PacsError,
     ProcessingRefused,
     ProcessingUnknown,
     RecordsFailed,
 )
-from pacs.core.identifiers import Registrant, SeriesInstanceUID, StudyInstanceUID
+from pacs.core.identifiers import ObjectId, Registrant, SeriesInstanceUID, StudyInstanceUID
 from pacs.core.process_results import PieceDone
 from pacs.core.processing import OperationFact
 from pacs.core.records import Selection
+from pacs.core.workitem_errors import WorkitemTooLarge
 from pacs.core.workitems import FINAL_STATES, WorkitemState, WorkitemUID
 from pacs.services.process import report
 from pacs.services.process.desk import Desk, Workitem
-from pacs.services.process.order import Wanted, read
+from pacs.services.process.order import Wanted, expiration_of, read
 from pacs.services.process.report import Discontinued, Why
 from pacs.services.process.standing import Creator, require_destinations, standing
 from pacs.services.process.words import read_time
 
 _ASKED_AT_ONCE: Final = 500
+_TOO_LARGE: Final = "the workitem is too large to say in it what was done"
 
 
 class Hand:
@@ -45,6 +46,7 @@ class Hand:
         self._session = session
         self._command = f"job {job}"
         self._item: Workitem | None = None
+        self._is_full = False
 
     @property
     def item(self) -> Workitem:
@@ -71,12 +73,43 @@ class Hand:
     def _claim(self) -> None:
         workitems = self._desk.workitems
         workitems.claim(self._performer(), self._uid, self._session)
-        self._set(report.begun(self._desk.ae_title))
+        self._is_full = not self._is_set(report.begun(self._desk.ae_title))
         self._item = workitems.read(self._uid)
+
+    def has_completed(self) -> bool:
+        """Tell whether the workitem is COMPLETED, and by us."""
+        try:
+            item = self._desk.workitems.read(self._uid)
+        except RecordsFailed:
+            raise
+        except PacsError:
+            return False  # removed
+        return item.state is WorkitemState.COMPLETED and item.transaction_uid == self._session
+
+    def unwanted(self) -> Discontinued | None:
+        """Why the workitem is to end though nothing failed: asked to, or too late."""
+        if self.item.cancel_asked:
+            return Discontinued(Why.ASKED, "cancelled as requested")
+        expires_utc = expiration_of(self.item.data_set)
+        if expires_utc is not None and expires_utc <= datetime.now(UTC):
+            return Discontinued(Why.EXPIRED, "the workitem has expired")
+        return None
+
+    def look(self) -> bool:
+        """Read the workitem without taking it up; tells whether it is there, and open."""
+        try:
+            self._item = self._desk.workitems.read(self._uid)
+        except RecordsFailed:
+            raise
+        except PacsError:
+            return False
+        return self._item.state not in FINAL_STATES
 
     def understood(self) -> tuple[Wanted, OperationFact]:
         """Understand the workitem. Raises ``Discontinued`` where it cannot be done by anybody."""
         desk = self._desk
+        if self._is_full:
+            raise Discontinued(Why.REJECTED, _TOO_LARGE)
         try:
             wanted = read(
                 self.item.data_set,
@@ -91,13 +124,11 @@ class Hand:
 
     def allowed(self, creator: Creator) -> tuple[Wanted, OperationFact, Caller]:
         """Judge the workitem by what its maker may do now. Raises ``Discontinued``."""
-        if self.item.cancel_asked:
-            raise Discontinued(Why.ASKED, "cancelled as requested")
+        unwanted = self.unwanted()
+        if unwanted is not None:
+            raise unwanted
         wanted, fact = self.understood()
-        now_utc = datetime.now(UTC)
-        if wanted.expires_utc is not None and wanted.expires_utc <= now_utc:
-            raise Discontinued(Why.EXPIRED, "the workitem has expired")
-        snapshot = self._desk.snapshots.newest()
+        snapshot, now_utc = self._desk.snapshots.newest(), datetime.now(UTC)
         try:
             caller = standing(creator, snapshot, now_utc)
             require_destinations(caller, wanted.order.destinations, snapshot, now_utc)
@@ -111,21 +142,30 @@ class Hand:
         return wanted, fact, caller
 
     def tell(self, done: int, total: int, said: str) -> None:
-        """Say how far it is; never that it has gone back, and not where it has ended."""
+        """Say how far it is, where there is room; never that it has gone back, and not where it has ended."""
         self._item = self._desk.workitems.read(self._uid)
         is_further = report.percent_of(self._item.data_set) < 100 * done // max(total, 1)
         if is_further and self._item.state is WorkitemState.IN_PROGRESS:
-            self._set(report.progress(done, total, said))
+            self._is_set(report.progress(done, total, said))
 
-    def complete(self, performed: report.Performed, said: str) -> None:
-        """End the workitem as COMPLETED."""
-        self._set(report.completed(performed, said))
-        self._desk.workitems.complete(self._performer(), self._uid, self._session)
+    def complete(self, performed: report.Performed, said: str) -> bool:
+        """End the workitem as COMPLETED; tells whether it could be: CANCELED where it has no room for what it must say."""
+        if any(self._is_set(report.completed(one, said)) for one in report.shorter(performed)):
+            self._desk.workitems.complete(self._performer(), self._uid, self._session)
+            return True
+        self._abandon(Discontinued(Why.FAILED, _TOO_LARGE))
+        return False
 
     def discontinue(self, performed: report.Performed, why: Discontinued) -> None:
         """End the workitem as CANCELED."""
-        self._set(report.discontinued(performed, why))
-        self._desk.workitems.cancel(self._performer(), self._uid, self._session)
+        if any(self._is_set(report.discontinued(one, why)) for one in report.shorter(performed)):
+            self._desk.workitems.cancel(self._performer(), self._uid, self._session)
+        else:
+            self._abandon(why)
+
+    def _abandon(self, why: Discontinued) -> None:
+        """End a workitem that has room for nothing but its end."""
+        self._desk.workitems.abandon(admin(self._command), self._uid, report.reasoned(why))
 
     def performed(
         self,
@@ -144,8 +184,13 @@ class Hand:
             comment=comment,
         )
 
-    def _set(self, modifications: Dataset) -> None:
-        self._desk.workitems.modify(self._performer(), self._uid, self._session, modifications)
+    def _is_set(self, modifications: Dataset) -> bool:
+        """Say this in the workitem; tells whether it had room for it."""
+        try:
+            self._desk.workitems.modify(self._performer(), self._uid, self._session, modifications)
+        except WorkitemTooLarge:
+            return False
+        return True
 
     def _performer(self) -> Caller:
         caller = on_behalf(self.item.registrant, self._command)
@@ -211,19 +256,32 @@ def selections_of(made: Sequence[Series]) -> Iterator[Selection]:
             )
 
 
-def take_back(desk: Desk, caller: Caller, registrant: Registrant, made: Sequence[Series]) -> None:
-    """Delete results that nobody is to have, by the journal like anything that is deleted."""
-    for one in made:
-        try:
-            desk.deletions.delete(
-                caller,
-                Level.SERIES,
-                one.series_instance_uid,
-                reason="results of processing that are not to be kept",
-                registrant=registrant,
+def take_back(desk: Desk, workitem: str, done: Sequence[PieceDone]) -> None:
+    """Delete results that nobody is to have, by the journal like anything that is deleted.
+
+    The files we made and no others: in the same series, even under the same UID, may be what
+    somebody else has sent. What was taken back before a crash is not there any more.
+    """
+    for one in series_of(done):
+
+        def ours(made: Series = one) -> Sequence[ObjectId]:
+            return desk.results.files(
+                done[0].registrant,
+                desk.ae_title,
+                made.series_instance_uid,
+                [uid for _, uid in made.instances],
             )
-        except EntryNotFound:
-            continue  # taken back by an attempt that did not live to say so
+
+        desk.deletions.give_up(
+            admin("process"),
+            ours,
+            reason="results of processing that are not to be kept",
+            about={
+                "workitem": workitem,
+                "study": one.study_instance_uid,
+                "series": one.series_instance_uid,
+            },
+        )
 
 
 def reasons_of(done: Sequence[PieceDone], pieces: int) -> str:

@@ -94,6 +94,14 @@ def addressed(
         return Address(ours=False)
 
 
+def expiration_of(data_set: Dataset) -> datetime | None:
+    """When a workitem is not gone on with any more; ``None`` where it says nothing that can be read."""
+    try:
+        return read_time(_text(data_set, "ScheduledProcedureStepExpirationDateTime"))
+    except Exception:  # noqa: BLE001 - pydicom raises whatever the values provoke; ``read`` refuses it
+        return None
+
+
 def _read(
     data_set: Dataset, operations: Sequence[OperationFact], ae_title: AETitle, most: int
 ) -> Wanted:

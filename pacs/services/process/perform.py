@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pacs.core.caller import Caller, SubscriberName, admin
+from pacs.core.caller import Caller, SubscriberName
 from pacs.core.errors import InstanceNotFound, PeerUnreachable, ProcessingRefused
 from pacs.core.job_ports import JobContext
 from pacs.core.ports import Unit
@@ -71,9 +71,7 @@ class Performing:
 
     def _take_back(self, work: WorkitemWork) -> None:
         """Delete what was made of a workitem that has no end in which it could be named."""
-        done = self._desk.results.of(work.transaction_uid)
-        if done:
-            take_back(self._desk, admin("process"), done[0].registrant, series_of(done))
+        take_back(self._desk, work.uid, self._desk.results.of(work.transaction_uid))
 
     # --- cutting -----------------------------------------------------------------------
 

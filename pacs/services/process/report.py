@@ -4,8 +4,8 @@ Owns the attributes; who sets them is ``perform`` and ``deliver``.
 """
 
 import enum
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pydicom.dataset import Dataset
@@ -95,14 +95,35 @@ def completed(performed: Performed, said: str) -> Dataset:
     return told
 
 
-def discontinued(performed: Performed, why: Discontinued) -> Dataset:
-    """What a workitem must say before it is CANCELED."""
+def shorter(performed: Performed) -> Iterator[Performed]:
+    """Say the same in less and less, for a workitem that has no room for more.
+
+    First results series by series, without their instances; then how many there are.
+    """
+    yield performed
+    if performed.outputs:
+        count = sum(len(one.instances) for one in performed.outputs)
+        said = f"{count} results in {len(performed.outputs)} series, too many to name them here"
+        comment = f"{performed.comment}; {said}" if performed.comment else said
+        series = [replace(one, instances=()) for one in performed.outputs]
+        yield replace(performed, outputs=series, comment=comment)
+        yield replace(performed, outputs=(), comment=comment)
+
+
+def reasoned(why: Discontinued) -> Dataset:
+    """Say why a workitem is cancelled, and no more."""
     item = Dataset()
-    item.ProcedureStepProgressDescription = why.text
-    item.ProcedureStepCancellationDateTime = told_time(datetime.now(UTC))
     item.ReasonForCancellation = why.text
     value, meaning = why.why.value
     item.ProcedureStepDiscontinuationReasonCodeSequence = Items([code(value, meaning, "DCM")])
+    return item
+
+
+def discontinued(performed: Performed, why: Discontinued) -> Dataset:
+    """What a workitem must say before it is CANCELED."""
+    item = reasoned(why)
+    item.ProcedureStepProgressDescription = why.text
+    item.ProcedureStepCancellationDateTime = told_time(datetime.now(UTC))
     told = _informed(item)
     told.UnifiedProcedureStepPerformedProcedureSequence = Items([_performed(performed)])
     return told

@@ -56,6 +56,8 @@ from pacs.services.workitems.watching import Watching
 _WELL_KNOWN = (GLOBAL_SUBSCRIPTION, FILTERED_SUBSCRIPTION)
 _READINESS = tag_of("InputReadinessState")
 _PROGRESS = tag_of("ProcedureStepProgressInformationSequence")
+_ROOM_TO_END_BYTES = 65_536
+"""Beyond ``max_bytes``, for a final state and its reasons: no workitem is too large to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -309,7 +311,9 @@ class Workitems:
         if data_set is None:
             data_set = decoded(row.data_set)
         else:
-            row = replace(row, data_set=encoded(data_set, most_bytes=self._desk.settings.max_bytes))
+            room = _ROOM_TO_END_BYTES if row.state in FINAL_STATES else 0
+            most = self._desk.settings.max_bytes + room
+            row = replace(row, data_set=encoded(data_set, most_bytes=most))
         self._desk.rows.update(row)
         report = events.state_report(data_set, row.state)
         self.watching.tell(unit, row, EventType.STATE_REPORT, report)

@@ -20,6 +20,7 @@ _STATEMENTS = (
         images BIGINT NOT NULL,
         size_bytes BIGINT NOT NULL,
         duration_ms BIGINT NOT NULL,
+        completed INTEGER NOT NULL DEFAULT 0,
         noted_ms BIGINT NOT NULL,
         PRIMARY KEY (session, piece)) {CLUSTERED}""",
     "CREATE INDEX process_result_key ON process_result (registrant, result_key)",
