@@ -124,7 +124,7 @@ def encapsulated(whole: bytes) -> bytes:
 
 
 def no_character_set(whole: bytes) -> bytes:
-    return whole.replace(b"ISO_IR 192", b"ISO\0IR\0192", 1)
+    return whole.replace(b"ISO_IR 192", b"a\0bcdefghi", 1)
 
 
 @pytest.mark.parametrize(
