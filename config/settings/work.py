@@ -234,7 +234,7 @@ class Process(Section, frozen=True, kw_only=True):
     piece_images: Annotated[
         Annotated[int, Meta(ge=1, le=10_000)],
         Meta(description="Images of a workitem that one worker processes before others may go on"),
-    ] = 32
+    ] = 16
     volume_parts: Annotated[
         Annotated[int, Meta(ge=1, le=64)],
         Meta(
@@ -256,4 +256,4 @@ class Process(Section, frozen=True, kw_only=True):
         Meta(
             description="When workitems are ended whose job was given up, or that waits though they are cancelled or have expired; empty is never"
         ),
-    ] = "*/5 * * * *"
+    ] = "* * * * *"

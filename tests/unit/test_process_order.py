@@ -286,7 +286,10 @@ def test_ours_is_what_has_one_of_our_codes_and_names_nobody_else() -> None:
     other.ScheduledStationNameCodeSequence = None
     other.ScheduledStationClassCodeSequence = Items([code("CT", "CT", "99OTHER")])
     assert jobs(other) == []
-    assert jobs(workitem_of(ProcessingOrder(operation="unknown"), INPUTS, label="x")) == []
+    unknown = workitem_of(ProcessingOrder(operation="unknown"), INPUTS, label="x")
+    assert len(jobs(unknown)) == 1, "who else would ever say that there is none"
+    unknown.ScheduledWorkitemCodeSequence = Items([code("unknown", "Unknown", "99OTHER")])
+    assert jobs(unknown) == []
 
 
 def test_one_that_cannot_be_done_is_taken_up_to_say_so() -> None:

@@ -81,7 +81,7 @@ def addressed(
 ) -> Address:
     """Tell whether a workitem is for us, without judging it; what cannot be read is not."""
     try:
-        named = {*_operation_names(data_set, operations)}
+        named = _is_under_our_scheme(data_set) or any(_operation_names(data_set, operations))
         if not named or not _is_our_station(data_set, ae_title):
             return Address(ours=False)
         return Address(
@@ -137,6 +137,12 @@ def _operation(data_set: Dataset, operations: Sequence[OperationFact]) -> Operat
             f"the workitem code stands for {', '.join(names)}: name one under {SCHEME}"
         )
     return next(one for one in operations if one.name == names[0])
+
+
+def _is_under_our_scheme(data_set: Dataset) -> bool:
+    """Tell whether nobody else can know what the code means: then we say so where it means nothing."""
+    items = _items(data_set, "ScheduledWorkitemCodeSequence", 1)
+    return bool(items) and _coded(items[0])[0] == SCHEME
 
 
 def _operation_names(data_set: Dataset, operations: Sequence[OperationFact]) -> Iterator[str]:

@@ -95,7 +95,7 @@ class Piecework:
     def _results(
         self, job: JobContext[PieceWork], held: Sequence[Held]
     ) -> Iterator[tuple[Lot, Done]]:
-        """Compute lot after lot, a few at once; none is begun once the job is told to stop."""
+        """Compute lot after lot, a few at once; none is begun once the job, or the workitem, is to stop."""
         work = job.payload
         recipe = Recipe(
             operation=work.operation,
@@ -105,9 +105,13 @@ class Piecework:
             made=work.made,
         )
         lots = list(_lots(work, held))
+
+        def goes_on() -> bool:
+            return not job.cancelled() and self._is_wanted(work)
+
         with ThreadPoolExecutor(self._desk.threads, thread_name_prefix="piece") as threads:
             begun = [
-                threads.submit(lambda lot: None if job.cancelled() else self._one(recipe, lot), lot)
+                threads.submit(lambda lot: self._one(recipe, lot) if goes_on() else None, lot)
                 for lot in lots
             ]
             try:
