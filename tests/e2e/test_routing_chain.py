@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def written(folder: Path, made: Iterable[Dataset]) -> dict[str, Path]:
 
 def once(uids: Iterable[str]) -> dict[str, int]:
     return dict.fromkeys(uids, 1)
+
+
+def has(writer: Writer, uids: Iterable[str]) -> bool:
+    """Tell whether each of these has come once, and nothing else."""
+    return writer.received() == once(uids)
 
 
 def quiet(here: Here, expected: Mapping[Writer, Iterable[str]]) -> None:
@@ -241,7 +247,7 @@ def test_who_is_away_gets_everything_in_order_later_and_nobody_waits_for_it(
         for end in (3, 6, 9):  # study by study: which becomes quiet first is not to be chance
             uids = list(files)[:end]
             send(peer_tool, archive.port, [files[one] for one in uids[-3:]])
-            until(lambda uids=uids: up.received() == once(uids))  # type: ignore[misc]
+            until(partial(has, up, uids))
         until(lambda: bool(held(here, "DOWN")))
         (said,) = held(here, "DOWN")
         assert "no connection" in said["held_why"]

@@ -8,6 +8,7 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from tests.routing import image
 SHARED_ID = "4711"
 ROOT = "1.2.826.0.1.3680043.2.1143.9"
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,25 @@ def archive(
             )
             running.pacs("peer", "add", device, "127.0.0.1", "11113", "--subscriber", name)
         until(lambda: said(running, "CT_NORTH").code == 0)
+        _store_the_same_patient(running, tmp_path_factory.mktemp("files"))
         yield running
+
+
+def _store_the_same_patient(archive: Archive, folder: Path) -> None:
+    """Have each facility store a study of its own, under one Patient ID."""
+    for number, (calling, whose) in enumerate((("CT_NORTH", "north"), ("CT_SOUTH", "south"))):
+        sent = image(
+            f"{ROOT}.{number}",
+            PatientID=SHARED_ID,
+            StudyDescription=whose,
+            StudyInstanceUID=f"{ROOT}.{number}.1",
+            SeriesInstanceUID=f"{ROOT}.{number}.2",
+        )
+        until(partial(_is_stored, archive, folder, calling, sent))
+
+
+def _is_stored(archive: Archive, folder: Path, calling: str, sent: Dataset) -> bool:
+    return stored(archive, folder, calling, sent).code == 0
 
 
 def tool(name: str) -> str:
@@ -142,16 +161,7 @@ def fed(archive: Archive, passcode: str, *arguments: str) -> None:
     )
 
 
-def test_two_facilities_never_see_each_others_patient(archive: Archive, tmp_path: Path) -> None:
-    for number, (calling, whose) in enumerate((("CT_NORTH", "north"), ("CT_SOUTH", "south"))):
-        sent = image(
-            f"{ROOT}.{number}",
-            PatientID=SHARED_ID,
-            StudyDescription=whose,
-            StudyInstanceUID=f"{ROOT}.{number}.1",
-            SeriesInstanceUID=f"{ROOT}.{number}.2",
-        )
-        assert stored(archive, tmp_path, calling, sent).code == 0
+def test_two_facilities_never_see_each_others_patient(archive: Archive) -> None:
     assert seen(archive, "CT_NORTH") == ["north"]
     assert seen(archive, "CT_SOUTH") == ["south"]
 
