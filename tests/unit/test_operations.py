@@ -20,14 +20,21 @@ from processing.operations.operation import (
 )
 from processing.operations.parameters import ParameterRefused, read, rules, told
 from processing.operations.registry import OPERATIONS
+from tests.unit.test_process_samples import IMAGES, sample, values_of
 
 Array = npt.NDArray[Any]
 SPACING = (0.8, 0.5)
+REAL = {"CT": "CT, JPEG Lossless", "MR": "MR, big endian"}
 
 
-@pytest.fixture(scope="module")
-def picture() -> Array:
-    """Steps, a ramp and noise, of values below and above zero."""
+@pytest.fixture(scope="module", params=["phantom", "CT", "MR"])
+def picture(request: pytest.FixtureRequest) -> Array:
+    """Steps, a ramp and noise, of values below and above zero; or the middle of a real image."""
+    if request.param != "phantom":
+        folder = request.getfixturevalue("samples")
+        whole = values_of(sample(folder, IMAGES[REAL[request.param]]))
+        row, column = whole.shape[0] // 2 - 12, whole.shape[1] // 2 - 15
+        return whole[row : row + 24, column : column + 30]
     rng = np.random.default_rng(7)
     values = rng.normal(0, 20, (24, 30)) + np.arange(30) * 3.0 - 200
     values[6:14, 8:20] += 300
