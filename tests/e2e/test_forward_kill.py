@@ -21,7 +21,7 @@ from tests.forwarding import Writer, ask, record, until, used, work, writer
 from tests.keeping import ADMIN, data_set, keep, opened
 
 STUDIES, INSTANCES = {"sqlite-without": 250, "postgresql-redis": 250}, 2
-FEWER_STUDIES = 75
+FEWER_STUDIES = 40
 """Where each part is one of another combination that has 2,000 jobs: enough to be killed in."""
 DESTINATIONS = tuple(f"TO{number}" for number in range(8))
 WORKERS, WORKER_KILLS, SERVER_KILLS = 3, 9, 2
