@@ -16,7 +16,6 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, build_role, evt
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from config.settings import Association, Dicom, Settings
 from pacs.association.commands import decode_command
@@ -36,6 +35,8 @@ from tests.association_fakes import (
     RELEASE_RQ,
     Running,
     aborted,
+    asked_in,
+    associate_rq,
     command,
     find_class,
     p_data,
@@ -518,14 +519,7 @@ def test_a_called_title_is_ours_as_long_as_it_is_said_so() -> None:
         running.server._host = replace(running.server._host, answers_to=answers_to)
 
         def reached(called: str) -> tuple[int, int, int] | None:
-            entity = AE("ASKER")
-            entity.add_requested_context(Verification)
-            association = entity.associate("127.0.0.1", running.port, ae_title=called)
-            if association.is_established:
-                association.release()
-                return None
-            answer = association.acceptor.primitive
-            return answer.result, answer.result_source, answer.diagnostic
+            return asked_in(running.port, associate_rq(called=called))
 
         assert reached("PACS") is None
         assert reached("MIP") is None

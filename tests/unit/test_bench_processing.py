@@ -17,4 +17,7 @@ def test_the_ratio_is_that_of_the_same_round() -> None:
         reference=[Cost(cpu_s=one, wall_s=2) for one in (2, 3, 3)],
     )
     assert (figures.ratio("cpu_s"), figures.ratio("wall_s")) == (1, 0.5)
-    assert projection_table(figures, 4)[2] == "| processor time | 3000 | 3000 | 1.00 |"
+    asked = Figures(ours=[Cost(cpu_s=0, wall_s=3)], reference=[Cost(cpu_s=0, wall_s=2)])
+    rows = projection_table(figures, asked, 4)
+    assert rows[2] == "| processor time | 3000 | 3000 | 1.00 |"
+    assert rows[4].endswith("| 3000 | 2000 | 1.50 |")
