@@ -66,7 +66,7 @@ def listening(
             ),
             audit=archive.audit,
             occupancy=occupancy,
-            answers_to=lambda called: stands_for_profile(archive.snapshots.current(), called),
+            answers_to=lambda called: stands_for_profile(archive.snapshots.newest(), called),
         )
         port = server.start(listener, encrypted=encrypted)
         try:

@@ -10,6 +10,7 @@ import pytest
 from pacs.core.caller import Caller, Right
 from pacs.core.contract import Agreement, ContractState, Purpose
 from pacs.core.errors import AdmissionRefused, NotAuthorized
+from pacs.core.records import Snapshot
 from pacs.services.gate import ContractGate
 from pacs.services.gate.host_names import HostNames
 from tests.association_fakes import until
@@ -230,3 +231,26 @@ def test_the_watch_asks_for_a_snapshot_a_few_times_a_second_however_many_there_a
     for _ in range(1_000):
         assert gate.stands(caller)
     assert book.looks < 100
+
+
+class Behind(Book):
+    """One whose reader has looked at it once, a moment ago."""
+
+    def current(self) -> Snapshot:
+        self.looked = getattr(self, "looked", self.snapshot)
+        return self.looked
+
+
+def test_an_association_and_a_request_are_judged_by_the_state_as_it_is_now() -> None:
+    """Only instances, which come by hundreds, may be judged by one of a moment ago."""
+    book = Behind(contract(), device())
+    gate = gate_by(book)
+    caller = gate.admit(candidate())
+    gate.allow(caller, Right.REGISTER)
+    book.write(contract(state=ContractState.SUSPENDED))
+    for right in ALL_RIGHTS - {Right.REGISTER}:
+        with pytest.raises(NotAuthorized):
+            gate.allow(caller, right)
+    gate.allow(caller, Right.REGISTER)
+    with pytest.raises(AdmissionRefused):
+        gate.admit(candidate())
