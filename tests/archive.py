@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from pydicom.filereader import _read_file_meta_info, read_preamble
 
-from tests import forked
+from tests import forked, processes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACS = (sys.executable, "-m", "pacs.cli.main")
@@ -83,11 +83,10 @@ class Archive:
     def resident_kib(self) -> int:
         """Tell the largest resident sets so far of the server and its listeners, added up."""
         pid = self.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return sum(map(_peak_kib, [pid, *children]))
+        return sum(map(_peak_kib, [pid, *processes.below(pid)]))
 
 
-def _peak_kib(pid: int | str) -> int:
+def _peak_kib(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(peak)

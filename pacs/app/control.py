@@ -5,6 +5,7 @@ travel in full, as the server resolved them, and never on a command line: they
 may hold a password. The end of the packets means that the other side is gone.
 """
 
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +23,11 @@ DRAIN = b"drain"
 RELOAD = b"reload"
 """What it is told when certificates are to be read again."""
 _MAX_BYTES = 1 << 20
+_DESCRIPTORS = ("listening", "listening_tls", "board", "lock")
 
 
 class Orders(Struct, frozen=True, kw_only=True):
-    """What a listener needs to begin; descriptors are those it was started with, -1 for none."""
+    """What a listener needs to begin; descriptors travel with it, -1 for none."""
 
     home: str
     listener: int
@@ -39,7 +41,7 @@ class Orders(Struct, frozen=True, kw_only=True):
     @property
     def descriptors(self) -> list[int]:
         """Those there are."""
-        every = (self.listening, self.listening_tls, self.board, self.lock)
+        every = (getattr(self, name) for name in _DESCRIPTORS)
         return [one for one in every if one >= 0]
 
     @property
@@ -79,14 +81,26 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def send(control: socket.socket, message: Orders | Report) -> None:
-    """Tell the other side."""
-    control.sendall(msgspec.json.encode(message))
+def send_orders(control: socket.socket, orders: Orders) -> None:
+    """Tell a listener, and hand it what it is to hold."""
+    socket.send_fds(control, [msgspec.json.encode(orders)], orders.descriptors)
 
 
 def receive_orders(control: socket.socket) -> Orders:
-    """Wait for the orders."""
-    return msgspec.json.decode(control.recv(_MAX_BYTES), type=Orders)
+    """Wait for the orders; descriptors in it are this process's. Raises ``EOFError`` where none come."""
+    content, received, _, _ = socket.recv_fds(control, _MAX_BYTES, len(_DESCRIPTORS))
+    if not content:
+        raise EOFError("the server has ended")
+    for one in received:
+        os.set_inheritable(one, False)
+    orders = msgspec.json.decode(content, type=Orders)
+    named = [name for name in _DESCRIPTORS if getattr(orders, name) >= 0]
+    return msgspec.structs.replace(orders, **dict(zip(named, received, strict=True)))
+
+
+def report(control: socket.socket, message: Report) -> None:
+    """Tell the server."""
+    control.sendall(msgspec.json.encode(message))
 
 
 def receive_report(control: socket.socket) -> Report | None:

@@ -1,8 +1,7 @@
 """A listener: one process that holds associations, started and ended by ``pacs.app.supervisor``.
 
-``python -m pacs.app.listener PARENT CONTROL``. Owns its life: bound to its
-parent's, deaf to the terminal, first tidying up after the one whose place it
-takes. Imports what serves only after that.
+The nursery forks it. Owns its life: bound to the nursery's and to its server's,
+deaf to the terminal, first tidying up after the one whose place it takes.
 """
 
 import ctypes
@@ -11,24 +10,24 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pacs.app.listening import Told
+from pacs.app.control import RELOAD, Report, receive_orders, report
+from pacs.app.listening import Told, hold_associations
+from pacs.core.errors import PacsError
 
 _PR_SET_PDEATHSIG = 1
 
 
-def main() -> None:
-    """Serve until told to drain. The process id of the parent and the control socket stand in argv."""
-    parent, descriptor = map(int, sys.argv[1:3])
+def main(arguments: Sequence[str], *, control: int, parent: int) -> int:
+    """Serve until told to drain by the control socket; gives the exit code."""
+    assert not arguments  # orders tell all
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the parent hears them, and tells us
     _die_with(parent)
-    os.set_inheritable(descriptor, False)
-    with closing(socket.socket(fileno=descriptor)) as control:
-        sys.exit(_serve(control))
+    with closing(socket.socket(fileno=control)) as told:
+        return _serve(told)
 
 
 def _die_with(parent: int) -> None:
@@ -42,31 +41,26 @@ def _die_with(parent: int) -> None:
 
 def _serve(control: socket.socket) -> int:
     """Serve as ordered; say why where that cannot be. Gives the exit code."""
-    from pacs.app.control import Report, receive_orders, send
-    from pacs.app.listening import Told, hold_associations
-    from pacs.core.errors import PacsError
-
-    orders = receive_orders(control)
-    for one in orders.descriptors:
-        os.set_inheritable(one, False)
+    try:
+        orders = receive_orders(control)
+    except EOFError:
+        return 1
     told = Told()
     threading.Thread(target=_obey, args=(control, told), name="pacs-control", daemon=True).start()
     try:
-        hold_associations(orders, serving=lambda: send(control, Report()), told=told)
+        hold_associations(orders, serving=lambda: report(control, Report()), told=told)
     except PacsError as error:
         failure = Report(error=type(error).__name__, message=str(error))
     except Exception as error:  # noqa: BLE001 - its text may quote data: the parent is told the kind
         failure = Report(error=type(error).__name__)
     else:
         return 0
-    send(control, failure)
+    report(control, failure)
     return 1
 
 
-def _obey(control: socket.socket, told: "Told") -> None:
+def _obey(control: socket.socket, told: Told) -> None:
     """Pass on what a listener is told; without a parent there is nothing to finish."""
-    from pacs.app.control import RELOAD
-
     while True:
         try:
             word = control.recv(64)
@@ -78,7 +72,3 @@ def _obey(control: socket.socket, told: "Told") -> None:
             break
         told.reload()
     told.draining.set()
-
-
-if __name__ == "__main__":
-    main()

@@ -17,6 +17,7 @@ from pacs.app.audit import audited
 from pacs.app.gate import refuse_strangers, warn_of_plain_text
 from pacs.app.home import exclusive, initialize
 from pacs.app.metrics import measured
+from pacs.app.nursery import Nursery
 from pacs.app.supervisor import Doors, Signals, Supervisor
 from pacs.app.workers import working
 from pacs.association.server import listen
@@ -66,6 +67,7 @@ def serve(home: Path, loaded: Loaded, ready: Callable[[int | None, int | None], 
     or ``ListenerFailed``.
     """
     with (
+        Nursery() as nursery,  # before anything is opened, and any thread begun
         Signals().heard() as signals,
         exclusive(home) as lock,
         _settled(home, loaded) as archive,
@@ -75,12 +77,14 @@ def serve(home: Path, loaded: Loaded, ready: Callable[[int | None, int | None], 
         doors = open_doors(settings, home)
         port, tls_port = doors.ports
         warn_of_plain_text(settings.dicom.host, tls=not settings.tls.plain)
-        supervisor = Supervisor(home, loaded, doors=doors, lock=lock, signals=signals)
+        supervisor = Supervisor(
+            home, loaded, nursery=nursery, doors=doors, lock=lock, signals=signals
+        )
         with (
             audited(archive, "started", "stopped", port=port, tls_port=tls_port),
             closing(supervisor),
             measured(archive),
-            working(archive, settings.jobs.workers),
+            working(archive, nursery, settings.jobs.workers),
         ):
             archive.workitems.watching.restarted()
             supervisor.start()

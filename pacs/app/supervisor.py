@@ -1,8 +1,7 @@
 """The listeners of one server: started together, replaced when they end, drained together.
 
 Owns their processes and how soon an ended one is replaced; serves nobody
-itself. All its work is done in the thread that calls it, which must outlive
-the listeners: the kernel ends them with that thread.
+itself.
 """
 
 import logging
@@ -11,7 +10,6 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +20,8 @@ from pathlib import Path
 import msgspec
 
 from config.load import Loaded
-from pacs.app import control, listener
+from pacs.app import control
+from pacs.app.nursery import Child, ChildFailed, Nursery
 from pacs.association.board import Board
 from pacs.core.errors import ListenerFailed, PacsError
 
@@ -61,7 +60,7 @@ class _Place:
     """One listener's number, who has it now, and when somebody should."""
 
     number: int
-    process: subprocess.Popen[bytes] | None = None
+    process: Child | None = None
     control: socket.socket | None = None
     serving: bool = False
     begun_s: float = 0.0
@@ -124,7 +123,14 @@ class Supervisor:
     """Keeps as many listeners as ``serve.listeners`` says on the same listening sockets."""
 
     def __init__(
-        self, home: Path, loaded: Loaded, *, doors: Doors, lock: int, signals: Signals
+        self,
+        home: Path,
+        loaded: Loaded,
+        *,
+        nursery: Nursery,
+        doors: Doors,
+        lock: int,
+        signals: Signals,
     ) -> None:
         settings = loaded.settings
         count = settings.serve.listeners or cores()
@@ -135,7 +141,7 @@ class Supervisor:
             name: msgspec.to_builtins(table) for name, table in loaded.extensions.items()
         }
         self._home, self._lock, self._signals = home, lock, signals
-        self._doors = doors
+        self._nursery, self._doors = nursery, doors
         self._warned_s = float("-inf")
         self._board = Board.shared(settings.association.max_connections)
         self._places = [_Place(number=number) for number in range(count)]
@@ -219,23 +225,27 @@ class Supervisor:
 
     def _begin(self, place: _Place) -> None:
         ours, theirs = control.pair()
-        orders = self._orders(place)
         with theirs:
-            command = [sys.executable, "-P", "-m", listener.__name__]
-            place.process = subprocess.Popen(
-                [*command, str(os.getpid()), str(theirs.fileno())],
-                pass_fds=(theirs.fileno(), *orders.descriptors),
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C in our terminal is for us to pass on
-            )
+            try:
+                place.process = self._nursery.begin("listener", [], control=theirs.fileno())
+            except ChildFailed as error:
+                ours.close()
+                self._failed(place, error)
+                return
         place.control, place.serving, place.failure = ours, False, None
         place.begun_s = time.monotonic()
         self._selector.register(ours, selectors.EVENT_READ, place)
         try:
-            control.send(ours, orders)
+            control.send_orders(ours, self._orders(place))
         except OSError:
             return  # it has ended already, and will be seen to have
+
+    def _failed(self, place: _Place, error: ChildFailed) -> None:
+        """Take note that the machine had no process for us."""
+        _LOG.error("listener-failed listener=%d why=%s", place.number, error)
+        place.failure = ListenerFailed(f"a listener could not be begun: {error}")
+        place.quick_ends += 1
+        place.due_s = time.monotonic() + max(_FIRST_PAUSE_S, pause_s(place.quick_ends))
 
     def _orders(self, place: _Place) -> control.Orders:
         return control.Orders(
@@ -292,16 +302,10 @@ class Supervisor:
         place.serving = False
 
 
-def _collected(process: subprocess.Popen[bytes]) -> int:
+def _collected(process: Child) -> int:
     """The exit code of a process that is ending, by itself or not."""
     try:
         return process.wait(_EXIT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with the places our modules come from: a listener must find the same ones."""
-    path = os.pathsep.join(str(Path(one).absolute()) for one in sys.path)
-    return {**os.environ, "PYTHONPATH": path}

@@ -1,7 +1,8 @@
-"""One worker process: ``python -m pacs.app.worker``, as ``pacs worker`` and ``pacs serve`` start it.
+"""One worker process: the nursery forks it for ``pacs worker`` and ``pacs serve``.
 
-It ends when told to by SIGTERM, and also when its parent has: the control pipe
-is closed then. Either way the job at hand is finished or given back.
+It ends when told to by SIGTERM, and also when its server or its nursery has:
+the control pipe is closed then. Either way the job at hand is finished or
+given back. ``python -m pacs.app.worker`` is one without either.
 """
 
 import argparse
@@ -34,13 +35,15 @@ _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _LISTENER_STOP_S = 5.0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Work until told to stop."""
+def main(
+    arguments: Sequence[str] | None = None, *, control: int | None = None, parent: int = 0
+) -> int:
+    """Work until told to stop, and while the other end of the pipe ``control`` and ``parent`` live."""
     options = _parsed(arguments)
     stopping = threading.Event()
     set_on_signals(stopping)
-    if options.control is not None:
-        _end_with_parent(options.control, stopping)
+    if control is not None:
+        _end_with(control, parent, stopping)
     try:
         loaded = load(options.home, os.environ, {one.name: one.settings for one in installed()})
         configure(loaded.settings.logging)
@@ -68,7 +71,6 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="pacs.app.worker")
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--owner", default=f"{os.uname().nodename}:{os.getpid()}")
-    parser.add_argument("--control", type=int, help="pipe whose end is the parent's")
     parser.add_argument("--queues", type=_names, default=())
     return parser.parse_args(arguments)
 
@@ -77,13 +79,15 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(one.strip() for one in text.split(",") if one.strip())
 
 
-def _end_with_parent(control: int, stopping: threading.Event) -> None:
+def _end_with(control: int, parent: int, stopping: threading.Event) -> None:
     def wait() -> None:
-        os.read(control, 1)  # nobody writes: this returns when the parent has gone
+        os.read(control, 1)  # nobody writes: this returns when the server has gone
         stopping.set()
 
     threading.Thread(target=wait, name="pacs-parent", daemon=True).start()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:  # it ended before the kernel was asked
+        stopping.set()
 
 
 def kinds_of(archive: Archive) -> dict[str, JobKind]:

@@ -1,11 +1,9 @@
 """The parent of worker processes: what ``pacs worker`` runs, and what ``pacs serve`` joins.
 
-Owns which command a worker is and that a dead one's jobs go to others at once.
+Owns what a worker is told and that a dead one's jobs go to others at once.
 """
 
 import logging
-import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +12,10 @@ from pathlib import Path
 
 from config.load import Loaded, variable
 from config.settings import Jobs
-from pacs.app import worker
 from pacs.app.archive import Archive, open_archive
 from pacs.app.audit import audited
 from pacs.app.home import initialize
+from pacs.app.nursery import Child, Nursery
 from pacs.app.signals import set_on_signals
 from pacs.core.errors import RecordsFailed
 from pacs.core.work import Policy
@@ -30,17 +28,17 @@ _KILL_AFTER_S = 10.0  # beyond the drain's own time
 
 
 @contextmanager
-def working(archive: Archive, processes: int, queues: Sequence[str] = ()) -> Iterator[Crew]:
+def working(
+    archive: Archive, nursery: Nursery, processes: int, queues: Sequence[str] = ()
+) -> Iterator[Crew]:
     """Run worker processes of an archive for the block; drain them at its end."""
     settings = archive.settings.jobs
     crew = Crew(
-        _command(archive, queues),
+        partial(_begun, archive, nursery, queues),
         processes,
         bury=partial(_bury, archive),
-        environment=_environment(archive),
     )
     ended = threading.Event()
-    # One thread begins them all and outlives them: the kernel ends them with it.
     watching = threading.Thread(target=_watch, args=(crew, settings, ended), name="pacs-crew")
     watching.start()
     try:
@@ -59,16 +57,17 @@ def _watch(crew: Crew, settings: Jobs, ended: threading.Event) -> None:
         crew.stop(settings.drain_timeout_s + _KILL_AFTER_S)
 
 
-def _command(archive: Archive, queues: Sequence[str]) -> list[str]:
-    command = [sys.executable, "-P", "-m", worker.__name__, "--home", str(archive.home.absolute())]
-    return [*command, "--queues", ",".join(queues)] if queues else command
-
-
-def _environment(archive: Archive) -> dict[str, str]:
-    """Ours, with the places our modules come from, and what the command line changed of the settings."""
-    path = os.pathsep.join(str(Path(one).absolute()) for one in sys.path)
-    named = {variable("dicom", "ae_title"): archive.settings.dicom.ae_title}
-    return {**os.environ, "PYTHONPATH": path, **named}
+def _begun(
+    archive: Archive, nursery: Nursery, queues: Sequence[str], owner: str, control: int
+) -> Child:
+    """Begin a worker, which loads the settings itself, as the command line has changed them."""
+    told = ["--home", str(archive.home.absolute()), "--owner", owner]
+    return nursery.begin(
+        "worker",
+        [*told, "--queues", ",".join(queues)] if queues else told,
+        control=control,
+        environment={variable("dicom", "ae_title"): archive.settings.dicom.ae_title},
+    )
 
 
 def _bury(archive: Archive, owner: str) -> None:
@@ -83,14 +82,15 @@ def run_workers(
     home: Path, loaded: Loaded, processes: int, queues: Sequence[str], ready: Callable[[], None]
 ) -> None:
     """Run worker processes until SIGTERM or SIGINT, beside a server or without one."""
-    stopping = threading.Event()
-    set_on_signals(stopping)
-    initialize(home, loaded)
-    with (
-        open_archive(home, loaded) as archive,
-        audited(archive, "workers-started", "workers-stopped", processes=processes),
-        working(archive, processes, queues),
-    ):
-        ready()
-        while not stopping.wait(_LOOK_UP_S):  # a signal is taken between two waits
-            pass
+    with Nursery() as nursery:  # before any thread
+        stopping = threading.Event()
+        set_on_signals(stopping)
+        initialize(home, loaded)
+        with (
+            open_archive(home, loaded) as archive,
+            audited(archive, "workers-started", "workers-stopped", processes=processes),
+            working(archive, nursery, processes, queues),
+        ):
+            ready()
+            while not stopping.wait(_LOOK_UP_S):  # a signal is taken between two waits
+                pass

@@ -1,6 +1,6 @@
 """Worker processes: started, watched, replaced with growing pauses, drained together.
 
-Knows a command to run and nothing of what it does. A child ends when the pipe
+Knows how to begin one and nothing of what it does. A child ends when the pipe
 it was given is closed, so none outlives its parent however that ends.
 """
 
@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 _LOG = logging.getLogger("pacs.jobs")
 _FIRST_PAUSE_S = 0.2
@@ -21,11 +21,36 @@ _LIVED_WELL_S = 60.0
 _LOOK_EVERY_S = 0.05
 
 
+class Process(Protocol):
+    """What of ``subprocess.Popen`` is asked of one that runs."""
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, once it is known to have ended."""
+        ...
+
+    def poll(self) -> int | None:
+        """The exit code, where it has ended."""
+        ...
+
+    def wait(self) -> int:
+        """Wait for its end; gives the exit code."""
+        ...
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, unless it has ended."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True)
 class _Place:
     """Where one worker works: the process that does so now, and when the next may begin."""
 
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     owner: str = ""
     control: int = -1
     begun: float = 0.0
@@ -34,23 +59,21 @@ class _Place:
 
 
 class Crew:
-    """``count`` processes of one command. Call ``watch`` about once a second, always from one thread.
+    """``count`` processes of one kind. Call ``watch`` about once a second, always from one thread.
 
-    The command gets ``--control FD``, a pipe that is closed when the parent ends,
-    and ``--owner NAME``; ``bury`` is told that name when the process has died.
+    ``begin`` starts one under a name, with the end of a pipe that is closed when
+    the parent ends; ``bury`` is told that name when the process has died.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
+        begin: Callable[[str, int], Process],
         count: int,
         *,
         bury: Callable[[str], None],
-        environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._command = list(command)
+        self._begin_one = begin
         self._bury = bury
-        self._environment = None if environment is None else dict(environment)
         self._places = [_Place() for _ in range(count)]
 
     def watch(self) -> None:
@@ -63,18 +86,16 @@ class Crew:
                 self._begin(place, now)
 
     def _begin(self, place: _Place, now: float) -> None:
-        ours, place.control = os.pipe2(os.O_CLOEXEC)
+        theirs, place.control = os.pipe2(os.O_CLOEXEC)
         place.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
         try:
-            place.process = subprocess.Popen(
-                [*self._command, "--control", str(ours), "--owner", place.owner],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(ours,),
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C in our terminal is for us to pass on
-            )
+            place.process = self._begin_one(place.owner, theirs)
+        except OSError as error:
+            os.close(place.control)
+            self._later(place, now, 0.0)
+            _LOG.error("worker-failed: it could not be begun: %s", error)
         finally:
-            os.close(ours)
+            os.close(theirs)
         place.begun = now
 
     def _gone(self, place: _Place, now: float) -> None:
@@ -83,11 +104,14 @@ class Crew:
         code, lived_s = place.process.returncode, now - place.begun
         place.process = None
         os.close(place.control)
+        self._later(place, now, lived_s)
+        _LOG.error("worker-ended code=%d lived_s=%.0f", code, lived_s)
+        self._bury(place.owner)
+
+    def _later(self, place: _Place, now: float, lived_s: float) -> None:
         longer_s = min(max(2 * place.pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         place.pause_s = _FIRST_PAUSE_S if lived_s > _LIVED_WELL_S else longer_s
         place.next_at = now + place.pause_s
-        _LOG.error("worker-ended code=%d lived_s=%.0f", code, lived_s)
-        self._bury(place.owner)
 
     def stop(self, timeout_s: float) -> None:
         """Drain: everybody finishes or gives back; who is still there after ``timeout_s`` is killed."""

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -15,8 +14,8 @@ from pacs.app.archive import Archive
 from pacs.core.forwarding import FORWARD
 from pacs.core.sent import SentState
 from pacs.core.work import JobState, Policy
-from tests import brokers
-from tests.archive import PACS, REPOSITORY, Tool, data_set_of, environment
+from tests import brokers, forked, processes
+from tests.archive import REPOSITORY, Tool, data_set_of, environment
 from tests.forwarding import Writer, ask, record, until, used, work, writer
 from tests.keeping import ADMIN, data_set, keep, opened
 
@@ -39,36 +38,24 @@ class Server:
 
     def __init__(self, home: Path, url: str, settings: dict[str, str]) -> None:
         named = {key.replace("__", "."): one for key, one in settings.items()}
-        self._command = [*PACS, "serve", "--port", "0", "--workers", str(WORKERS)]
+        self._command = ["serve", "--port", "0", "--workers", str(WORKERS)]
         self._environment = environment(home, named, url)
         self._log = home.with_suffix(".log")
         self.process = self._begun()
 
-    def _begun(self) -> subprocess.Popen[bytes]:
+    def _begun(self) -> forked.Forked:
         with self._log.open("ab") as log:
-            return subprocess.Popen(
-                self._command,
-                env=self._environment,
-                cwd=REPOSITORY,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    @property
-    def children(self) -> list[int]:
-        """Every process it runs."""
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(one) for path in tasks for one in path.read_text().split()]
+            streams = {"stdout": log.fileno(), "stderr": log.fileno()}
+            return forked.Forked(self._command, self._environment, REPOSITORY, **streams)
 
     @property
     def workers(self) -> list[int]:
-        """Those that run jobs."""
-        return [one for one in self.children if "pacs.app.worker" in _command_of(one)]
+        """The processes that run jobs."""
+        return processes.workers(self.process.pid)
 
     def kill(self) -> None:
         """SIGKILL to all of it at once."""
-        for one in (self.process.pid, *self.children):
+        for one in (self.process.pid, *processes.below(self.process.pid)):
             _kill(one)
         self.process.wait()
 
@@ -80,13 +67,6 @@ class Server:
         """SIGTERM; gives the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(BOUND_S)
-
-
-def _command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
 
 
 def _kill(pid: int) -> None:

@@ -21,7 +21,7 @@ from pacs.core.attributes import Level
 from pacs.core.identifiers import new_object_id
 from pacs.core.work import JobState
 from storage.instances.receivers import receiver
-from tests import brokers, forked
+from tests import brokers, forked, processes
 from tests.archive import PACS, REPOSITORY, Tool, environment, free_port
 from tests.keeping import ADMIN, NO_CHORES, listed, opened
 from tests.tally import TALLY, effects, job, lay
@@ -77,9 +77,7 @@ class Workers:
     @property
     def children(self) -> list[int]:
         """Processes that run jobs now, and no dead ones."""
-        threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        pids = [int(one) for path in threads for one in path.read_text().split()]
-        return [one for one in pids if alive(one)]
+        return processes.workers(self.process.pid)
 
     def terminate(self) -> int:
         """SIGTERM; gives the exit code."""
@@ -92,14 +90,6 @@ class Workers:
             self.process.kill()
         self.process.wait()
         self._log.close()
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
 
 
 @contextmanager
@@ -202,7 +192,7 @@ def test_workers_end_with_their_parent_and_give_back(url: str, tmp_path: Path, s
         until(lambda: counted(archive).get("running") == 1)
         (child,) = workers.children
         workers.process.kill()
-        until(lambda: not alive(child))
+        until(lambda: not processes.runs(child))
         assert counted(archive) == {"waiting": 1}
 
 

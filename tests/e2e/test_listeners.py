@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
 
+from tests import processes
 from tests.association_fakes import associate_rq, command, p_data, read_pdu
 from tests.association_fakes import until as until_within
 from tests.crash import (
@@ -60,15 +61,7 @@ def home_on_either(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def listeners(child: Child) -> list[int]:
     """Processes that hold associations."""
-    pid = child.pid
-    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return processes.listeners(child.pid)
 
 
 def connections(pid: int, port: int) -> int:
@@ -293,7 +286,9 @@ def test_listeners_end_with_a_killed_server(home: Path) -> None:
         held = listeners(child)
         child.kill()
         with serving(home, *TWO) as second:
-            assert not any(runs(one) for one in held), "the lock waits for the last of them"
+            assert not any(processes.runs(one) for one in held), (
+                "the lock waits for the last of them"
+            )
             assert store(second.port, ct()).Status == 0x0000
             assert second.terminate() == DONE
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ from pydicom.dataset import Dataset
 
 from pacs.app.archive import Archive
 from pacs.core.polling import FetchBy
-from tests.archive import PACS, Tool, environment, free_port, serving
+from tests import forked, processes
+from tests.archive import REPOSITORY, Tool, environment, free_port, serving
 from tests.association_fakes import until
 from tests.keeping import ADMIN, NO_CHORES, opened
 from tests.poll_peer import FakePeer
@@ -35,33 +35,16 @@ def url(request: pytest.FixtureRequest) -> str:
     return "" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
 
 
-def children(pid: int) -> list[int]:
-    threads = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(one) for path in threads for one in path.read_text().split()]
-
-
-def workers_under(pid: int) -> list[int]:
-    """Worker processes anywhere below a process."""
-    found = []
-    for child in children(pid):
-        try:
-            command = Path(f"/proc/{child}/cmdline").read_bytes()
-        except OSError:
-            continue
-        found += [child] if b"pacs.app.worker" in command else workers_under(child)
-    return found
-
-
 @contextmanager
 def working(home: Path, url: str, **settings: str) -> Iterator[int]:
     """Run ``pacs worker`` on a home; ends with SIGTERM, gives its process id."""
     with home.with_suffix(".workers.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*PACS, "worker", "--processes", "1"],
-            env=environment(home, {**QUICK, **settings}, url),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+        process = forked.Forked(
+            ["worker", "--processes", "1"],
+            environment(home, {**QUICK, **settings}, url),
+            REPOSITORY,
+            stdout=log.fileno(),
+            stderr=log.fileno(),
         )
     try:
         yield process.pid
@@ -120,7 +103,7 @@ def test_after_a_worker_was_killed_the_next_goes_on_with_what_is_missing(
         with opened(home, url) as archive:
             for several in (3, 7):
                 waits_until(partial(_came, archive, several))
-                (worker,) = workers_under(server.process.pid)
+                (worker,) = processes.workers(server.process.pid)
                 os.kill(worker, signal.SIGKILL)
                 before = set(in_index(archive))
                 waits_until(partial(_asked_more, peer, len(peer.asked)))

@@ -9,6 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests import processes
 from tests.archive import free_port
 from tests.association_fakes import until as until_within
 from tests.crash import Child, configure, initialize, pacs, serving
@@ -26,16 +27,7 @@ def home(tmp_path: Path) -> Path:
 
 def workers(child: Child) -> list[int]:
     """Processes that run jobs."""
-    tasks = Path(f"/proc/{child.pid}/task").glob("*/children")
-    pids = [int(one) for path in tasks for one in path.read_text().split()]
-    return sorted(pid for pid in pids if is_worker(pid))
-
-
-def is_worker(pid: int) -> bool:
-    try:
-        return b"pacs.app.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+    return processes.workers(child.pid)
 
 
 def done(home: Path) -> int:
@@ -57,7 +49,7 @@ def test_a_server_runs_scheduled_jobs_and_takes_its_workers_along(home: Path) ->
         assert until(lambda: done(home) > before)
         held = workers(child)
         assert child.terminate() == 0
-    assert not any(is_worker(pid) for pid in held)
+    assert not any(processes.runs(pid) for pid in held)
 
 
 def test_a_server_answers_how_deep_its_queues_are_until_it_ends(home: Path) -> None:
@@ -86,7 +78,7 @@ def test_workers_end_with_a_killed_server(home: Path) -> None:
         assert until(lambda: len(workers(child)) == 1)
         held = workers(child)
         child.kill()
-        assert until(lambda: not any(is_worker(pid) for pid in held))
+        assert until(lambda: not any(processes.runs(pid) for pid in held))
 
 
 def test_a_server_without_workers_leaves_jobs_to_others(home: Path) -> None:
