@@ -147,7 +147,8 @@ def moved(archive: Archive, calling: str, destination: str) -> int:
 
 def audited(archive: Archive) -> list[dict[str, Any]]:
     files = sorted((archive.home / "audit").glob("*.jsonl"))
-    return [json.loads(line) for one in files for line in one.read_text().splitlines()]
+    lines = [line for one in files for line in one.read_text().splitlines(keepends=True)]
+    return [json.loads(line) for line in lines if line.endswith("\n")]  # whole ones
 
 
 def refusals(archive: Archive, calling: str, count: int) -> list[dict[str, Any]]:

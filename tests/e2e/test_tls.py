@@ -83,7 +83,8 @@ class Site:
         lines = [
             json.loads(line)
             for path in sorted((self.archive.home / "audit").iterdir())
-            for line in path.read_text().splitlines()
+            for line in path.read_text().splitlines(keepends=True)
+            if line.endswith("\n")  # whole ones
         ]
         return [one for one in lines if one["event"] == event]
 
