@@ -36,6 +36,7 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 ECHO = "1.2.840.10008.1.1"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+PATIENCE_S = 60.0
 
 
 class FakeGate:
@@ -198,20 +199,25 @@ class Running:
         self.port = self.server.start(encrypted=(listen(settings.dicom), tls) if tls else None)
 
     def connect(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return connection
+        return connected(self.port)
 
     def associate(self, *contexts: tuple[str, list[str]], **more: Any) -> socket.socket:
+        request = associate_rq(*contexts, **more)  # before ARTIM runs
         connection = self.connect()
-        connection.sendall(associate_rq(*contexts, **more))
+        connection.sendall(request)
         pdu = read_pdu(connection)
         assert pdu[0] == 2, f"not accepted: {pdu.hex()}"
         return connection
 
 
+def connected(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
 QUICK = Association(
-    artim_timeout_s=1.0, network_timeout_s=5.0, dimse_timeout_s=5.0, drain_timeout_s=2.0
+    artim_timeout_s=3.0, network_timeout_s=20.0, dimse_timeout_s=20.0, drain_timeout_s=2.0
 )
 
 
@@ -240,7 +246,7 @@ def serving(
     assert left == []
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> bool:
     """Wait for a condition; tell whether it came."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -276,7 +282,7 @@ def associate_rq(
 
 def asked_in(port: int, request: bytes) -> tuple[int, int, int] | None:
     """Ask for an association: result, source and reason of its rejection, ``None`` where it is accepted."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
         connection.sendall(request)
         pdu = read_pdu(connection)
         if pdu[:1] == b"\x03":

@@ -221,7 +221,7 @@ def sending(port: int, with_papers: Papers, **further: object) -> Audit:
         "retry_first_s": 0.05,
         "retry_max_s": 0.2,
         "fold_quiet_s": 0.2,
-        "timeout_s": 2.0,
+        "timeout_s": 20.0,
         **further,
     }
     return Audit(**given)  # type: ignore[arg-type]  # values of every type

@@ -25,7 +25,7 @@ from tests.archive import Tool, free_port, run
 from tests.association_fakes import until
 from tests.keeping import ADMIN
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def today() -> str:

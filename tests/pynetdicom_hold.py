@@ -12,7 +12,7 @@ import time
 
 from pynetdicom.association import Association
 
-ARRIVES_S = 10.0
+ARRIVES_S = 60.0
 
 
 class _Held(threading.Event):

@@ -175,7 +175,7 @@ def receiving(
         ours = server.active_associations  # others in this process are not waited for
         server.shutdown()
         for one in ours:
-            one.join(10)
+            one.join(60)
 
 
 def find(association: Association, model: str, identifier: Dataset) -> list[Response]:

@@ -24,7 +24,7 @@ COMMITMENT = "1.2.840.10008.1.20.1"
 COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
 SLOW_FIND = "1.2.826.0.1.3680043.10.1.2"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 QUICK = {
     "outbox__poll_s": "0.1",
     "outbox__grace_s": "0.5",
@@ -119,7 +119,7 @@ def listening_peer(
         ours = server.active_associations  # others in this process are not waited for
         server.shutdown()
         for one in ours:
-            one.join(10)
+            one.join(PATIENCE_S)
 
 
 def turned() -> Any:

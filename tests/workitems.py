@@ -16,7 +16,7 @@ from tests.reporting import EXPLICIT, IMPLICIT
 PUSH, WATCH, PULL, EVENT, QUERY = (f"1.2.840.10008.5.1.4.34.6.{one}" for one in range(1, 6))
 GLOBAL, FILTERED = "1.2.840.10008.5.1.4.34.5", "1.2.840.10008.5.1.4.34.5.1"
 STATE, CANCEL, PROGRESS, STATUS, ASSIGNED = 1, 2, 3, 4, 5
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 def code(value: str, meaning: str = "A meaning", scheme: str = "99TEST") -> Dataset:

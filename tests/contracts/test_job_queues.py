@@ -19,7 +19,8 @@ from storage.database.store import DatabaseRecords
 
 LEASE_S = 60.0
 NOW = datetime.now(UTC)
-HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+"""NOW is when the tests were collected; the last of them may run much later."""
 INDEXES = {
     JobState.WAITING: "ready",
     JobState.DELAYED: "delayed",
@@ -397,8 +398,8 @@ def test_a_deadline_ends_what_waits_in_a_held_queue(
 ) -> None:
     ask(database, asked("parent", queue="parents"))
     table.part(claimed(table, "parents"), [asked(str(n), deadline_utc=NOW) for n in range(3)])
-    ask(database, asked("away"), asked("late", deadline_utc=NOW, not_before_utc=NOW + HOUR))
-    ask(database, asked("in time", deadline_utc=NOW + HOUR))
+    ask(database, asked("away"), asked("late", deadline_utc=NOW, not_before_utc=NOW + DAY))
+    ask(database, asked("in time", deadline_utc=NOW + DAY))
     with database.transaction():
         database.write("UPDATE job SET deadline_utc = NULL WHERE payload = '0'")
     table.hold(claimed(table), "away", pause)
@@ -431,7 +432,7 @@ def test_the_load_is_told_without_what_has_ended_well(
     done(table, claimed(table))
     table.fail(claimed(table), "broken")
     table.hold(claimed(table), "away", pause)
-    table.part(claimed(table, "r"), [asked("later", not_before_utc=NOW + HOUR)])
+    table.part(claimed(table, "r"), [asked("later", not_before_utc=NOW + DAY)])
     with database.transaction():
         database.write("UPDATE job SET asked_utc = '2020-01-01T00:00:00.000000Z'")
     load = {(one.queue, one.state.value): one for one in jobs.load()}
@@ -473,7 +474,7 @@ def test_the_load_is_told_from_indexes_however_many_have_ended(database: Databas
 def test_one_that_hastens_brings_forward_the_one_that_waits(
     table: JobTable, database: Database, jobs: JobList
 ) -> None:
-    later = asked("a", unique_key="once", not_before_utc=datetime.now(UTC) + HOUR)
+    later = asked("a", unique_key="once", not_before_utc=datetime.now(UTC) + DAY)
     ask(database, later)
     ask(database, asked("b", unique_key="once"))
     assert list(table.queues()) == [], "left as it is"

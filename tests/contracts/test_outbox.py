@@ -26,7 +26,7 @@ BOUNDS = OutboxSettings(max_events_per_peer=4, max_events=6, max_event_bytes=100
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     url = "" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
-    made = Database(DatabaseSettings(url=url, timeout_s=5), tmp_path)
+    made = Database(DatabaseSettings(url=url, timeout_s=60), tmp_path)
     made.migrate()
     yield made
     made.close()
@@ -51,6 +51,17 @@ def event(instance: str = "1.1", addressee: Addressee = HERE, **more: object) ->
 def post(database: Database, *events: Event) -> list[int]:
     with DatabaseRecords(database, "first", BOUNDS).transaction() as unit:
         return [unit.post(one) for one in events]
+
+
+def passed(database: Database, seconds: float) -> None:
+    """Let so much time have passed: everything noted is as much older, and as much nearer."""
+    ms = round(seconds * 1_000)
+    with database.transaction():
+        database.write(
+            f"UPDATE outbox SET asked_ms = asked_ms - {ms}, due_ms = due_ms - {ms}, "
+            f"expires_ms = expires_ms - {ms}"
+        )
+        database.write(f"UPDATE outbox_call SET not_before_ms = not_before_ms - {ms}")
 
 
 def states(table: OutboxTable) -> list[tuple[int, str]]:
@@ -123,14 +134,14 @@ def test_the_order_for_one_instance_is_kept(database: Database, table: OutboxTab
 
 
 def test_a_claim_ends_with_its_lease_unless_renewed(database: Database) -> None:
-    table = OutboxTable(database, msgspec.structs.replace(BOUNDS, lease_s=1.0))
+    table = OutboxTable(database, msgspec.structs.replace(BOUNDS, lease_s=100.0))
     (number,) = post(database, event())
     assert claim(table, "died") == number
     for _ in range(3):
-        time.sleep(0.5)
+        passed(database, 50.0)
         table.renew("died")
     assert claim(table, "b") is None
-    time.sleep(1.1)
+    passed(database, 101.0)
     assert claim(table, "b") == number
     table.failed(number, "died", trouble="too late", again_s=None)
     assert states(table) == [(number, "sending")]
@@ -142,10 +153,10 @@ def test_a_claim_ends_with_its_lease_unless_renewed(database: Database) -> None:
 def test_a_failure_waits_and_the_last_one_is_dead(database: Database, table: OutboxTable) -> None:
     (number,) = post(database, event())
     assert claim(table) == number
-    table.failed(number, "a", trouble="status 0110", again_s=0.5)
+    table.failed(number, "a", trouble="status 0110", again_s=100.0)
     assert claim(table) is None
     assert states(table) == [(number, "waiting")]
-    time.sleep(0.6)
+    passed(database, 101.0)
     assert claim(table) == number
     table.failed(number, "a", trouble="status 0110", again_s=None)
     assert states(table) == [(number, "dead")]
@@ -175,18 +186,20 @@ def test_what_was_not_sent_is_free_at_once(database: Database, table: OutboxTabl
 
 def test_what_expires_is_kept_as_dead(database: Database, table: OutboxTable) -> None:
     gone, sent, stays = post(
-        database, event(expires_s=0.5), event("1.2", expires_s=0.5), event("1.3")
+        database, event(expires_s=100.0), event("1.2", expires_s=100.0), event("1.3")
     )
     assert table.expire() == 0
     assert claim(table) == gone
-    table.failed(gone, "a", trouble="lost", again_s=100.0)
+    table.failed(gone, "a", trouble="lost", again_s=1_000.0)
     assert claim(table) == sent
-    time.sleep(0.6)
+    passed(database, 100.1)
+    with database.transaction():  # its lease goes on
+        database.write("UPDATE outbox SET due_ms = due_ms + 100100 WHERE id = ?", (sent,))
     assert table.expire() == 1
     assert states(table) == [(gone, "dead"), (sent, "sending"), (stays, "waiting")]
     assert [one.trouble for one in table.list(10)] == ["lost", "", ""]
     table.failed(sent, "a", trouble="status 0110", again_s=0.0)
-    time.sleep(0.01)
+    passed(database, 1.0)
     assert claim(table) == stays, "what is over is not sent again"
     assert table.expire() == 1
 
@@ -227,15 +240,15 @@ def test_one_calls_a_peer_at_a_time_and_waits_after_failures(
 
     def again_s(failures: int) -> float:
         seen.append(failures)
-        return 0.3
+        return 100.0
 
     table.end_call(HERE, again_s)
     assert not table.begin_call(HERE)
-    time.sleep(0.4)
+    passed(database, 101.0)
     assert table.begin_call(HERE)
     table.end_call(HERE, again_s)
     assert seen == [1, 2]
-    time.sleep(0.4)
+    passed(database, 101.0)
     assert table.begin_call(HERE)
     table.end_call(HERE, None)
     assert table.begin_call(HERE)

@@ -72,7 +72,7 @@ At = Callable[..., None]
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     url = "" if request.param == "sqlite" else str(request.getfixturevalue("postgres_url"))
-    made = Database(DatabaseSettings(url=url, timeout_s=5), tmp_path)
+    made = Database(DatabaseSettings(url=url, timeout_s=60), tmp_path)
     made.migrate()
     yield made
     made.close()

@@ -23,6 +23,7 @@ from tests.association_fakes import (
     EXPLICIT,
     FIND,
     IMPLICIT,
+    PATIENCE_S,
     RELEASE_RQ,
     Running,
     aborted,
@@ -133,7 +134,7 @@ def test_a_half_open_connection_ends_by_itself(point: str) -> None:
     """The peer is gone without a word: nothing more comes, and nothing is read."""
     associated, sent = POINTS[point]
     with leaving_nothing(
-        store_class(), find_class(matches), artim_timeout_s=0.3, network_timeout_s=0.4
+        store_class(), find_class(matches), artim_timeout_s=0.5, network_timeout_s=0.4
     ) as running:
         connection = running.associate(*CONTEXTS) if associated else running.connect()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -190,7 +191,7 @@ def test_a_hostile_pdv_costs_the_association_and_its_file(length: int) -> None:
 
 
 def test_associations_beyond_the_limit_are_all_rejected() -> None:
-    with leaving_nothing(max_associations=3) as running:
+    with leaving_nothing(max_associations=3, network_timeout_s=300.0) as running:
         held = [running.associate() for _ in range(3)]
         before, threads = descriptors(), threading.active_count()
         for _ in range(200):
@@ -198,7 +199,7 @@ def test_associations_beyond_the_limit_are_all_rejected() -> None:
                 connection.sendall(associate_rq())
                 assert read_pdu(connection)[6:] == b"\x00\x02\x03\x02"
         assert until(lambda: threading.active_count() == threads)
-        assert descriptors() == before
+        assert until(lambda: descriptors() == before)
         for one in held:
             one.sendall(ECHO_RQ + RELEASE_RQ)
             assert [read_pdu(one)[0], read_pdu(one)[0]] == [4, 6]
@@ -320,7 +321,7 @@ def test_a_handler_learns_that_nobody_waits_any_more() -> None:
     with leaving_nothing(find_class(searching)) as running:
         with running.associate(*CONTEXTS) as connection:
             connection.sendall(find_rq())
-        assert learned.wait(10)
+        assert learned.wait(PATIENCE_S)
 
 
 def test_messages_of_other_threads_go_out_while_a_handler_is_busy_and_while_it_is_idle() -> None:
@@ -330,7 +331,7 @@ def test_messages_of_other_threads_go_out_while_a_handler_is_busy_and_while_it_i
     def busy(request: Request) -> Iterator[Response]:
         association.append(request.association)
         begun.set()
-        posted.wait(10)
+        posted.wait(PATIENCE_S)
         while not may_end.is_set() and not request.cancelled():
             time.sleep(0.01)
         yield Response(status=0)
@@ -351,7 +352,7 @@ def test_messages_of_other_threads_go_out_while_a_handler_is_busy_and_while_it_i
 
     with leaving_nothing(find_class(busy)) as running, running.associate(*CONTEXTS) as connection:
         connection.sendall(find_rq())
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE_S)
         post(1)
         post(2)
         posted.set()
@@ -396,7 +397,7 @@ def test_an_unanswered_message_of_ours_ends_the_association() -> None:
         association.append(request.association)
         yield Response(status=0)
 
-    quick = {"dimse_timeout_s": 0.2, "network_timeout_s": 0.4}
+    quick = {"dimse_timeout_s": 0.2, "network_timeout_s": 300.0}  # an idle one would end likewise
     with (
         leaving_nothing(find_class(once), **quick) as running,
         running.associate(*CONTEXTS) as connection,

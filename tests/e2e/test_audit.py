@@ -2,10 +2,11 @@
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -32,7 +33,7 @@ def collector(
         "collector_ca": str(signed.ca),
         "certificate": str(signed.client),
         "confirm_s": "0.3",
-        "fold_quiet_s": "0.3",
+        "fold_quiet_s": "5",
         "retry_max_s": "0.5",
     }
     yield one, {f"audit.{key}": value for key, value in named.items()}
@@ -104,7 +105,6 @@ def test_rsyslog_was_told_of_everything(
         return [event_of(one) for one in collector[0].messages()]
 
     assert until(lambda: ("Application Activity", ["Application Stop"]) in told())
-    events = [event for event, _ in told()]
     wanted = {
         "Application Activity",
         "DICOM Instances Transferred",
@@ -113,7 +113,7 @@ def test_rsyslog_was_told_of_everything(
         "Security Alert",
         "DICOM Study Deleted",
     }
-    assert wanted <= set(events)
+    assert until(lambda: wanted <= {event for event, _ in told()}), told()
     kinds = [kind for _, found in told() for kind in found]
     assert {"Node Authentication", "Network Configuration", "Application Start"} <= set(kinds)
     stores = [
@@ -132,7 +132,14 @@ def test_the_export_holds_to_the_schema(home: Archive) -> None:
     messages = [checked(line.encode()) for line in home.pacs("audit", "export").splitlines()]
     events = [event_of(one)[0] for one in messages]
     assert events.count("DICOM Instances Transferred") == len(STUDIES) + 1
-    assert events[-1] == "Audit Log Used"
+    newest = max(messages, key=happened)
+    assert event_of(newest)[0] == "Audit Log Used", "the export itself; what is folded follows it"
+
+
+def happened(message: ET.Element) -> datetime:
+    """When what a message tells of began."""
+    (event,) = message.iter("EventIdentification")
+    return datetime.fromisoformat(str(event.get("EventDateTime")))
 
 
 def test_metrics_say_how_the_trail_is(home: Archive) -> None:
@@ -159,13 +166,11 @@ def test_what_somebody_changes_is_found_with_its_place(home: Archive) -> None:
 
 
 def test_a_dead_collector_costs_the_server_nothing(tmp_path: Path) -> None:
-    """Nobody listens at its address: stores are answered, the server ends in time, records stay."""
+    """Nobody listens at its address: stores are answered, records stay; ``serving`` bounds the end."""
     settings = {"audit.collector_host": "127.0.0.1", "audit.collector_port": "9"}
     with serving(tmp_path / "home", settings={**settings, "serve.listeners": "1"}) as archive:
         assert store(archive.port, ct()).Status == 0x0000
         assert until(lambda: "pacs_audit_send_failures 0" not in archive.pacs("metrics"))
-        begun_s = time.monotonic()
-    assert time.monotonic() - begun_s < 60
     assert pacs(archive, "audit", "verify")[0] == 0
     text = archive.pacs("metrics")
     values = dict(line.split() for line in text.splitlines() if line.startswith("pacs_audit_"))

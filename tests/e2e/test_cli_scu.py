@@ -20,6 +20,7 @@ from pacs.cli.main import run
 from tests import forked
 from tests.archive import (
     REPOSITORY,
+    START_TIMEOUT_S,
     TOOL_TIMEOUT_S,
     Archive,
     data_set_of,
@@ -130,8 +131,10 @@ def listening(command: list[str], port: int) -> Iterator[None]:
     """Run a foreign server until the block ends."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
+        limit_s = time.monotonic() + START_TIMEOUT_S
+        while True:
             assert process.poll() is None, f"{command[0]} ended at once"
+            assert time.monotonic() < limit_s, f"{command[0]} does not listen"
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break

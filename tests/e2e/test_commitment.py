@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import P_DATA_TF
 
 from pacs.app.archive import Archive
 from pacs.app.listening import listening
@@ -105,6 +106,7 @@ class Committer:
         self.asked: list[Dataset] = []
         self.answers: list[int] = []
         self.threads: list[threading.Thread] = []
+        self._due: list[tuple[Association, Dataset]] = []
         self.on_asked: Callable[[], None] = lambda: None
 
     def act(self, event: Any) -> tuple[int, None]:
@@ -114,10 +116,17 @@ class Committer:
         self.on_asked()
         if self.at_once:
             made = information(event.action_information, failed=self.failed)
-            thread = threading.Timer(0.3, self.report, (event.assoc, made))
-            thread.start()
-            self.threads.append(thread)
+            self._due.append((event.assoc, made))
         return self.status, None
+
+    def answered(self, event: Any) -> None:
+        """Report once the answer to a request has left."""
+        if isinstance(event.pdu, P_DATA_TF):
+            for due in [one for one in self._due if one[0] is event.assoc]:
+                self._due.remove(due)
+                thread = threading.Thread(target=self.report, args=due)
+                thread.start()
+                self.threads.append(thread)
 
     def report(self, association: Association, made: Dataset, event_type: int = 0) -> int:
         kind = event_type or (2 if "FailedSOPSequence" in made else 1)
@@ -130,7 +139,9 @@ class Committer:
         entity = AE(ae_title="COMMITTER")
         entity.add_supported_context(PUSH_MODEL, [IMPLICIT])
         server = entity.start_server(
-            ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_ACTION, self.act)]
+            ("127.0.0.1", port),
+            block=False,
+            evt_handlers=[(evt.EVT_N_ACTION, self.act), (evt.EVT_PDU_SENT, self.answered)],
         )
         assert server is not None and server.socket is not None
         try:
@@ -140,7 +151,7 @@ class Committer:
             ours += [one for one in threading.enumerate() if _is_requestor(one)]
             server.shutdown()
             for thread in (*self.threads, *ours):
-                thread.join(10)
+                thread.join(PATIENCE_S)
 
     @contextmanager
     def calling(self, port: int, *, ae_title: str = "COMMITTER") -> Iterator[Association]:

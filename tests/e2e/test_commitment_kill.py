@@ -22,7 +22,7 @@ BOUNDS = {
     # So small that 50 references are three transactions, each report within our own bounds.
     "association": {"max_identifier_bytes": 4_096},
     "commitment": {"wait_on_association_s": 0.2, "max_references": 10_000},
-    "jobs": {"lease_s": 2, "purge_deletions_cron": "", "purge_jobs_cron": ""},
+    "jobs": {"lease_s": 5, "purge_deletions_cron": "", "purge_jobs_cron": ""},
 }
 
 

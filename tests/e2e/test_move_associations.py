@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 STUDY = "1.2.826.0.1.3680043.10.998.1"
 TOTAL = 40
 PIXELS_BYTES = 60_000
+PATIENCE_S = 60.0
+BOUND_S = 5.0
+"""How long a device may take to answer."""
+HALF_A_BOUND_S = BOUND_S / 2
 
 
 def image(number: int) -> Instance:
@@ -57,7 +61,7 @@ ASKED = identifier("STUDY", StudyInstanceUID=STUDY)
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
-    bounds = {"ASSOCIATION__DIMSE_TIMEOUT_S": "5"}
+    bounds = {"ASSOCIATION__DIMSE_TIMEOUT_S": str(BOUND_S)}
     with serving(tmp_path_factory.mktemp("spread") / "home", settings=bounds) as running:
         assert set(raw_peer.send(running.port, HELD)) == {0}
         yield running
@@ -133,7 +137,7 @@ def moved(
 
 
 def cancel_after(mover: Association, event: threading.Event) -> None:
-    event.wait(30)
+    event.wait(PATIENCE_S)
     mover.send_c_cancel(9, query_model=STUDY_ROOT + raw_peer.MOVE)
 
 
@@ -143,7 +147,7 @@ def threads(archive: Archive) -> int:
 
 def settles(archive: Archive, before: int) -> bool:
     """Every thread of the moves has ended."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while threads(archive) > before and time.monotonic() < deadline:
         time.sleep(0.05)
     return threads(archive) <= before
@@ -159,7 +163,15 @@ def delivered(archive: Archive) -> int:
 
 def test_the_instances_spread_over_what_the_device_takes(archive: Archive) -> None:
     destination, before = Destination(), threads(archive)
-    destination.answer = lambda event, number: (time.sleep(0.01), 0)[1]
+    all_came = threading.Barrier(4)
+
+    def answer(event: Any, number: int) -> int:
+        if number == 1:  # however late one is opened, there is something left to send on it
+            with suppress(threading.BrokenBarrierError):
+                all_came.wait(HALF_A_BOUND_S)
+        return 0
+
+    destination.answer = answer
     with destination.listening() as port:
         archive.add_peer("DEST", port, associations=4)
         last, named = moved(archive)
@@ -206,8 +218,8 @@ def test_an_abort_in_the_middle_costs_one_instance(archive: Archive) -> None:
     assert last.NumberOfCompletedSuboperations == TOTAL - 1
     assert set(destination.uids.values()) == {1}
     assert set(destination.uids) == set(SENT)
-    assert delivered(archive) - billed == TOTAL - 1
     assert settles(archive, before)
+    assert delivered(archive) - billed == TOTAL - 1
 
 
 def test_cancel_does_not_wait_for_a_silent_device(archive: Archive) -> None:
@@ -216,7 +228,7 @@ def test_cancel_does_not_wait_for_a_silent_device(archive: Archive) -> None:
     def answer(event: Any, number: int) -> int:
         if number == 3:
             silent.set()
-            over.wait(30)
+            over.wait(PATIENCE_S)
         return 0
 
     destination.answer = answer
@@ -324,8 +336,10 @@ def listening(command: list[str], port: int) -> Iterator[None]:
 
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(600):
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
             assert process.poll() is None, "it ended at once"
+            assert time.monotonic() < deadline, "it does not listen"
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break

@@ -1,5 +1,6 @@
 """C-MOVE and C-GET as workstations use them: levels, counters, cancel, refusals, receivers that take little."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,7 @@ def test_relational_retrieval_needs_no_keys_above(archive: Archive) -> None:
 def test_a_move_is_cancelled_between_suboperations(archive: Archive, mover: Association) -> None:
     def cancelling(event: Any) -> int:
         mover.send_c_cancel(5, query_model=STUDY_ROOT + raw_peer.MOVE)
+        time.sleep(0.2)  # time to hear of it on the other association, twelve times over
         return 0
 
     with raw_peer.receiving([(CT, [EXPLICIT_LITTLE])], cancelling, RAWDEST):

@@ -1,7 +1,6 @@
 """Routes from the outside: said with ``pacs route``, fed by DCMTK's storescu, seen as jobs of forwarding."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from tests.archive import Archive, Tool, free_port, serving
 from tests.crash import ct, write
 from tests.forwarding import until
 from tests.routing import Here, send
+from tests.settled import settled
 
 SETTINGS = {
     "jobs.workers": "1",
@@ -49,7 +49,7 @@ def here(tmp_path: Path) -> Here:
 
 def add(archive: Archive, *arguments: str) -> None:
     archive.pacs("route", "add", *arguments)
-    time.sleep(1.1)  # documented: a change holds within a second
+    settled(archive)
 
 
 def forwards(archive: Archive) -> list[dict[str, Any]]:

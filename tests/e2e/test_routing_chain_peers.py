@@ -29,8 +29,8 @@ WORKING = {
     "serve.listeners": "1",
     "jobs.workers": "1",
     "jobs.poll_s": "0.1",
-    "arrival.series_quiet_s": "0.4",
-    "arrival.study_quiet_s": "0.4",
+    "arrival.series_quiet_s": "1.5",  # a pause between two images of a study is to be shorter
+    "arrival.study_quiet_s": "1.5",
     "forward.retry_s": "0.2",
     "commitment.wait_on_association_s": "0",
 }

@@ -37,6 +37,7 @@ from tests.archive import free_port
 from tests.association_fakes import serving
 
 BOUNDS = Association()
+PATIENCE_S = 60.0
 US = "OURSCU"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STUDY = "1.2.826.0.1.3680043.10.999.1"
@@ -48,8 +49,10 @@ def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run a foreign peer until the block ends; it is ready once it takes a connection."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(200):
+        limit_s = time.monotonic() + PATIENCE_S
+        while True:
             assert process.poll() is None, f"{command[0]} ended at once"
+            assert time.monotonic() < limit_s, f"{command[0]} does not listen"
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
@@ -373,7 +376,7 @@ def test_large_instance_is_sent_in_bounded_memory(
 
 def test_peer_that_stops_reading_is_cut_off(peer_tool: Tool, tmp_path: Path) -> None:
     payload, port = big_payload(tmp_path / "big.dcm", 200 << 20), free_port()
-    bounds = Association(dimse_timeout_s=0.5, network_timeout_s=30, artim_timeout_s=5)
+    bounds = Association(dimse_timeout_s=0.5, network_timeout_s=30, artim_timeout_s=30)
     with (
         running([peer_tool("storescp"), "--ignore", str(port)], port) as process,
         pytest.raises(PeerUnreachable, match="stopped reading"),
@@ -385,7 +388,7 @@ def test_peer_that_stops_reading_is_cut_off(peer_tool: Tool, tmp_path: Path) -> 
 
 def test_peer_that_does_not_answer_is_given_up(peer_tool: Tool, outbox: Path) -> None:
     port = free_port()
-    bounds = Association(dimse_timeout_s=0.5, artim_timeout_s=2)
+    bounds = Association(dimse_timeout_s=0.5, artim_timeout_s=30)
     with (
         running([peer_tool("storescp"), "--ignore", str(port)], port) as process,
         pytest.raises(PeerUnreachable, match=r"no response within 0\.5 s"),

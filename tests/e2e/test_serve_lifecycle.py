@@ -26,12 +26,13 @@ from tests.crash import (
 )
 
 FAILED, USAGE = 1, 2
+PATIENCE_S = 60
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     path = tmp_path / "home"
-    initialize(path, association={"drain_timeout_s": 5})
+    initialize(path, association={"drain_timeout_s": PATIENCE_S})
     return path
 
 
@@ -63,7 +64,7 @@ class SlowStore(threading.Thread):
                 sent += 1
                 if sent == 4:
                     self.half_sent.set()
-                    self.go_on.wait(30)
+                    self.go_on.wait(2 * PATIENCE_S)
                 send(data)
 
             association.dul.socket.send = pausing
@@ -71,7 +72,7 @@ class SlowStore(threading.Thread):
 
 
 def wait_until_arriving(home: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while not arriving(home) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert arriving(home)
@@ -89,7 +90,7 @@ def test_a_second_serve_on_the_same_home_is_refused(home: Path) -> None:
 def test_a_home_is_free_again_after_sigkill(home: Path) -> None:
     with serving(home) as child:
         child.process.kill()
-        child.process.wait(30)
+        child.process.wait(PATIENCE_S)
     with serving(home) as child:
         assert store(child.port, ct()).Status == 0x0000
         assert child.terminate() == 0
@@ -111,20 +112,20 @@ def test_the_lock_is_the_system_s_and_not_the_file_s_existence(home: Path) -> No
 def test_a_signal_ends_it_with_success(number: signal.Signals, home: Path) -> None:
     with serving(home) as child:
         os.kill(child.pid, number)
-        assert child.process.wait(30) == 0
+        assert child.process.wait(PATIENCE_S) == 0
 
 
 def test_a_running_store_finishes_before_the_end(home: Path) -> None:
     with serving(home) as child:
         slow = SlowStore(child.port)
         slow.start()
-        assert slow.half_sent.wait(20)
+        assert slow.half_sent.wait(PATIENCE_S)
         wait_until_arriving(home)
         os.kill(child.pid, signal.SIGTERM)
         _wait_until_refusing(child.port)
         slow.go_on.set()
-        assert child.process.wait(30) == 0
-        slow.join(30)
+        assert child.process.wait(PATIENCE_S) == 0
+        slow.join(PATIENCE_S)
     assert slow.answer.Status == 0x0000
     assert len(kept(home)) == 1 and arriving(home) == []
     with serving(home) as child:
@@ -139,12 +140,12 @@ def test_a_store_that_never_goes_on_is_cut_off_and_leaves_nothing(tmp_path: Path
     with serving(home) as child:
         slow = SlowStore(child.port)
         slow.start()
-        assert slow.half_sent.wait(20)
+        assert slow.half_sent.wait(PATIENCE_S)
         wait_until_arriving(home)
         os.kill(child.pid, signal.SIGTERM)
-        assert child.process.wait(40) == 0
+        assert child.process.wait(PATIENCE_S) == 0
         slow.go_on.set()
-        slow.join(60)
+        slow.join(PATIENCE_S)
     assert slow.answer.get("Status") is None
     assert kept(home) == [] and arriving(home) == []
 
@@ -152,12 +153,12 @@ def test_a_store_that_never_goes_on_is_cut_off_and_leaves_nothing(tmp_path: Path
 def test_an_idle_association_does_not_hold_it_up(tmp_path: Path) -> None:
     """The drain is for those who are being served; who only sits there is told to go."""
     home = tmp_path / "home"
-    initialize(home, association={"drain_timeout_s": 2})
+    initialize(home, association={"drain_timeout_s": 10 * PATIENCE_S})
     with serving(home) as child, associated(child.port) as association:
         assert association.send_c_store(ct()).Status == 0x0000
         os.kill(child.pid, signal.SIGTERM)
-        assert child.process.wait(30) == 0
-        deadline = time.monotonic() + 10
+        assert child.process.wait(PATIENCE_S) == 0
+        deadline = time.monotonic() + PATIENCE_S
         while not association.acse.is_aborted() and time.monotonic() < deadline:
             time.sleep(0.02)
         assert association.acse.is_aborted()
@@ -212,11 +213,11 @@ def killed_while_receiving(home: Path) -> Path:
     with serving(home) as child:
         slow = SlowStore(child.port)
         slow.start()
-        assert slow.half_sent.wait(20)
+        assert slow.half_sent.wait(PATIENCE_S)
         wait_until_arriving(home)
         child.kill()
         slow.go_on.set()
-        slow.join(60)
+        slow.join(PATIENCE_S)
     return home
 
 
@@ -230,7 +231,7 @@ def test_start_tidies_up_what_was_being_received(killed_while_receiving: Path) -
 
 
 def _wait_until_refusing(port: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

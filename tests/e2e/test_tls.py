@@ -7,7 +7,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from tests.raw_peer import (
     identifier,
     matches,
 )
+from tests.settled import known
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 FIND_MODEL = STUDY_ROOT + "1"
@@ -83,7 +83,8 @@ class Site:
         lines = [
             json.loads(line)
             for path in sorted((self.archive.home / "audit").iterdir())
-            for line in path.read_text().splitlines()
+            for line in path.read_text().splitlines(keepends=True)
+            if line.endswith("\n")  # whole ones
         ]
         return [one for one in lines if one["event"] == event]
 
@@ -154,6 +155,7 @@ def test_who_shows_no_certificate_or_speaks_no_tls_is_refused(site: Site, peer_t
     at = ["127.0.0.1", str(site.port)]
     before = len(site.audited("tls-refused"))
     assert run(peer_tool("echoscu"), "+tla", "-ic", *at).code != 0
+    assert until(lambda: len(site.audited("tls-refused")) == before + 1)
     assert run(peer_tool("echoscu"), *at).code != 0
     assert until(lambda: len(site.audited("tls-refused")) == before + 2)
     causes = [one["cause"] for one in site.audited("tls-refused")[before:]]
@@ -177,7 +179,7 @@ def test_a_peer_that_takes_tls_is_moved_to(site: Site, peer_tool: Tool, tmp_path
     site.archive.pacs("send", "--tls", f"PACS@127.0.0.1:{site.port}", str(file))
     with storescp(peer_tool, tmp_path / "received", "+xa", *site.shown) as receiver:
         site.archive.pacs("peer", "add", "VIEWER", "127.0.0.1", str(receiver.port), "--tls")
-        time.sleep(1.1)  # documented: a change holds within a second
+        known(site.archive.port, "VIEWER")
         asked = ["-aem", "VIEWER", "-S", "-k", "QueryRetrieveLevel=STUDY"]
         at = ["127.0.0.1", str(site.archive.port)]
         moved = run(peer_tool("movescu"), *asked, "-k", "StudyInstanceUID=1.2.25", *at)
@@ -296,7 +298,7 @@ def test_certificates_are_read_again_while_an_association_lasts(site: Site) -> N
 
 def shown_by(site: Site) -> bytes | None:
     with (
-        socket.create_connection(("127.0.0.1", site.port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", site.port), timeout=60) as plain,
         site.context().wrap_socket(plain, server_hostname="localhost") as encrypted,
     ):
         return encrypted.getpeercert(binary_form=True)
@@ -332,19 +334,19 @@ def known_by_its_certificate(site: Site, echoscu: str) -> None:
         *("peer", "add", "DEVICE", "192.0.2.1", "104", "--subscriber", "clinic"),
         *("--certificate", str(bound)),
     )
-    time.sleep(1.1)
     at = ["-aet", "DEVICE", "127.0.0.1", str(site.port)]
     others = [one.replace("DEVICE", "OTHER") for one in site.shown]
+    assert until(lambda: run(echoscu, *others, *at).code != 0)  # there is one listener
     assert run(echoscu, *site.shown, *at).code == 0
-    assert run(echoscu, *others, *at).code != 0
     assert run(echoscu, *site.shown, *at[2:]).code != 0  # under another AE title
-    known_by_its_user(site)
+    known_by_its_user(site, [echoscu, *others, "-aet", "LATER", "127.0.0.1", str(site.port)])
     (refused, *_) = site.audited("association-refused")
     assert refused["calling_ae_title"] == "DEVICE"
 
 
-def known_by_its_user(site: Site) -> None:
-    """A user queries and retrieves over TLS from a device that nobody named."""
+def known_by_its_user(site: Site, later: list[str]) -> None:
+    """A user queries and retrieves over TLS from a device that nobody named; ``later`` is one named last."""
+    site.archive.pacs("subscriber", "grant", "clinic", "register", "receive")
     added = subprocess.run(
         [*PACS, "subscriber", "user", "add", "clinic", "reader"],
         env=site.archive.environment,
@@ -353,8 +355,9 @@ def known_by_its_user(site: Site) -> None:
         check=False,
     )
     assert added.returncode == 0
-    site.archive.pacs("subscriber", "grant", "clinic", "register", "receive")
-    time.sleep(1.1)
+    device = ("peer", "add", "LATER", "192.0.2.1", "104", "--subscriber", "clinic")
+    site.archive.pacs(*device, "--certificate", str(site.folder / "clients" / "OTHER.pem"))
+    assert until(lambda: run(*later).code == 0), "known last, so the user is known too"
     assert statuses_of(site, "wrong horse") is None
     stored, found, retrieved = statuses_of(site, "correct horse") or (-1, -1, -1)
     assert (stored, found, retrieved) == (0, 0, 0)

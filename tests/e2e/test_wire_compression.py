@@ -1,6 +1,5 @@
 """Images that leave compressed and come back as the original, judged by DCMTK, GDCM, dicom3tools and Orthanc."""
 
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,6 +26,7 @@ from tests.association_fakes import until
 from tests.e2e.test_outbox_orthanc import orthanc, rest
 from tests.keeping import ADMIN, opened
 from tests.raw_peer import IMPLICIT_LITTLE, STUDY_ROOT, Instance, Taken, identifier
+from tests.settled import known
 from tests.transcoding import ARC, EXPLICIT, RLE, encoded, part10, read_back
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -331,7 +331,7 @@ def test_a_move_compresses_for_storescp(
 def test_forwarding_compresses_as_a_move_does(site: Site, peer_tool: Tool, tmp_path: Path) -> None:
     site.archive.pacs("forward", "--to", "TAKES80", "--study", LOSSLESS_STUDY)
     jobs = ("job", "list", "--kind", "forward.send")
-    assert until(lambda: all(one["ended_utc"] for one in site.archive.listed(*jobs)), 60)
+    assert until(lambda: all(one["ended_utc"] for one in site.archive.listed(*jobs)), 120)
     files = by_uid(site.receivers["TAKES80"].taken())
     assert files.keys() == PLAIN.keys()
     for path in files.values():
@@ -416,7 +416,7 @@ def running_orthanc(site: Site, peer_tool: Tool, folder: Path) -> Iterator[int]:
     with orthanc(peer_tool("Orthanc"), folder / "orthanc", site.archive.port) as (port, rest_port):
         where = ("127.0.0.1", str(port), "--encoding", "compressed")
         site.archive.pacs("peer", "add", "ORTHANC", *where)
-        time.sleep(1.1)
+        known(site.archive.port, "ORTHANC")
         yield rest_port
 
 
@@ -582,5 +582,5 @@ def test_hostile_streams_cost_their_sub_operation_and_nothing_else(
     lies = site.moved("ASITLIES", HOSTILE_STUDY, len(HOSTILE))
     for one in HOSTILE.values():
         assert data_set_of(lies[one.sop_instance_uid]) == one.data_set
-    assert list((site.archive.home / "work").rglob("transcode-*")) == []
+    assert until(lambda: list((site.archive.home / "work").rglob("transcode-*")) == [])
     site.archive.pacs("verify")

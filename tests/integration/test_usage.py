@@ -188,7 +188,7 @@ def of(association: str) -> Caller:
 
 def test_connections_are_noted_together_and_once(tmp_path: Path) -> None:
     with opened(tmp_path) as archive:
-        with counting(archive.records) as connections:
+        with counting(archive.records, every_s=3_600) as connections:
             for number in range(3):
                 with connections.opened(of(str(number)), None):  # type: ignore[arg-type]
                     pass
@@ -218,6 +218,6 @@ def test_connections_wait_while_they_cannot_be_written(tmp_path: Path) -> None:
         with counting(Records(), every_s=0.01) as connections:
             with connections.opened(of("1"), None):  # type: ignore[arg-type]
                 pass
-            assert written.wait(20)
+            assert written.wait(60)
         assert refused.is_set()
         assert line(archive, "connect").associations == 1
