@@ -66,10 +66,9 @@ class Archive:
         return rows
 
     def add_peer(self, ae_title: str, port: int, *, associations: int = 1) -> None:
-        """Name a move destination; wait until the running server knows it."""
+        """Name a move destination: the next request knows it."""
         many = ("--associations", str(associations))
         self.pacs("peer", "add", ae_title, "127.0.0.1", str(port), *many)
-        time.sleep(1.1)  # documented: a change holds within a second
 
     def kept(self) -> list[Path]:
         """List the files of instances."""
@@ -242,7 +241,9 @@ def storescp(tool: Tool, folder: Path, *options: str) -> Iterator[Receiver]:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
                 break
             except OSError:
-                time.sleep(0.02)
+                time.sleep(0.1)
+        else:
+            raise AssertionError("storescp does not listen")
         yield Receiver(port=port, folder=folder)
     finally:
         process.terminate()

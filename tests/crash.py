@@ -174,7 +174,7 @@ class Child:
         """SIGKILL: no chance to tidy up."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=60)
 
     def terminate(self) -> int:
         """SIGTERM; gives the exit code."""
@@ -303,8 +303,9 @@ class DcmtkSender:
 class PynetdicomSender(threading.Thread):
     """Sends new instances on one association until it ends."""
 
-    def __init__(self, port: int, study: str, most: int) -> None:
+    def __init__(self, port: int, study: str, most: int, timeout_s: float = 3) -> None:
         super().__init__(name="sender")
+        self._timeout_s = timeout_s
         self.series = generate_uid()
         self._port, self._study, self._most = port, study, most
         self.answered: list[Dataset] = []
@@ -313,7 +314,7 @@ class PynetdicomSender(threading.Thread):
     def run(self) -> None:
         """Send; remember what was answered with Success."""
         # pynetdicom notices a connection reset while it waits by its time-out alone.
-        association: Any = requestor(timeout_s=3).associate("127.0.0.1", self._port)
+        association: Any = requestor(self._timeout_s).associate("127.0.0.1", self._port)
         if not association.is_established:
             return
         connection = _connection(association)

@@ -20,9 +20,10 @@ from pydicom.filewriter import write_dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
-from tests import raw_peer
+from tests import processes, raw_peer
 from tests.archive import Archive, Tool, data_set_of, free_port, run, serving, storescp
 from tests.raw_peer import EXPLICIT_LITTLE, IMPLICIT_LITTLE, STUDY_ROOT, Instance, identifier
+from tests.settled import settled
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -64,6 +65,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     bounds = {"ASSOCIATION__DIMSE_TIMEOUT_S": str(BOUND_S)}
     with serving(tmp_path_factory.mktemp("spread") / "home", settings=bounds) as running:
         assert set(raw_peer.send(running.port, HELD)) == {0}
+        settled(running)  # each listener has what begins with its first request
         yield running
 
 
@@ -142,7 +144,8 @@ def cancel_after(mover: Association, event: threading.Event) -> None:
 
 
 def threads(archive: Archive) -> int:
-    return len(list(Path(f"/proc/{archive.process.pid}/task").iterdir()))
+    listeners = processes.listeners(archive.process.pid)
+    return sum(len(list(Path(f"/proc/{one}/task").iterdir())) for one in listeners)
 
 
 def settles(archive: Archive, before: int) -> bool:

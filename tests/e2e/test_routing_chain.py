@@ -249,7 +249,7 @@ def test_who_is_away_gets_everything_in_order_later_and_nobody_waits_for_it(
             send(peer_tool, archive.port, [files[one] for one in uids[-3:]])
             until(partial(has, up, uids))
         # Between two tries it is held, and while it is tried it is not: seen again and again.
-        until(lambda: sum(one["jobs"] for one in held(here, "DOWN")) == 3)
+        until(lambda: sum(one["jobs"] for one in held(here, "DOWN")) == len(here.jobs_to("DOWN")))
         until(lambda: ["no connection" in one["held_why"] for one in held(here, "DOWN")] == [True])
         until(lambda: {one["attempts"] for one in here.jobs_to("DOWN")} == {0})
         with writer(peer_tool, tmp_path / "DOWN", port) as down:
@@ -257,7 +257,9 @@ def test_who_is_away_gets_everything_in_order_later_and_nobody_waits_for_it(
             assert down.in_order() == list(files)
             assert down.files() == up.files() == _of(files)
         assert held(here, "DOWN") == []
-        assert [one["result"]["sent"] for one in here.jobs_to("DOWN")] == [3, 3, 3]
+        sent = [one["result"]["sent"] for one in here.jobs_to("DOWN")]
+        # An instance that comes while its study's job is being tried waits in one of its own.
+        assert sum(sent) == 9 if level == "instance" else sent == [3, 3, 3]
 
 
 def test_a_route_or_peer_that_is_removed_leaves_dead_letters_that_say_so(

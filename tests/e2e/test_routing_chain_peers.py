@@ -1,6 +1,6 @@
 """What routes ask of destinations: Storage Commitment of Orthanc, encodings of storescp, a C-MOVE to it likewise."""
 
-import subprocess
+import os
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +19,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from tests.archive import PACS, Archive, Tool, data_set_of, run, serving
+from tests import forked
+from tests.archive import Archive, Tool, data_set_of, run, serving
 from tests.crash import write
 from tests.e2e.test_outbox_orthanc import orthanc, rest
 from tests.forwarding import Writer, until, writer
@@ -59,13 +60,14 @@ def written(folder: Path, study: int, count: int) -> dict[str, Path]:
 def worker(archive: Archive, *queues: str) -> Iterator[None]:
     """Run ``pacs worker`` on some queues, all unless told."""
     some = ("--queues", ",".join(queues)) if queues else ()
-    process = subprocess.Popen(
-        [*PACS, "worker", "--processes", "1", *some],
-        env=archive.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with Path(os.devnull).open("wb") as nowhere:
+        process = forked.Forked(
+            ["worker", "--processes", "1", *some],
+            archive.environment,
+            archive.home,
+            stdout=nowhere.fileno(),
+            stderr=nowhere.fileno(),
+        )
     try:
         yield
     finally:

@@ -1,11 +1,11 @@
 """SIGKILL of a compression at any moment: each time one good form is left, and the rows say which."""
 
+import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from tests import forked
 from tests.archive import environment
 from tests.crash import REPOSITORY
 from tests.forms import compress, files, fill, restored, tidy
@@ -18,13 +18,14 @@ KILLS = 6
 
 def killed(home: Path, url: str, after_s: float) -> bool:
     """Compress in a process of its own, and kill it; tell whether it was in the middle."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "pacs.cli.main", "compress", "--all", "--to", "jpeg-ls"],
-        env=environment(home, {"storage.keep_original_s": "0"}, url),
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with Path(os.devnull).open("wb") as nowhere:
+        child = forked.Forked(
+            ["compress", "--all", "--to", "jpeg-ls"],
+            environment(home, {"storage.keep_original_s": "0"}, url),
+            REPOSITORY,
+            stdout=nowhere.fileno(),
+            stderr=nowhere.fileno(),
+        )
     # The first claim tells that it is at work, however slow the machine is.
     unfinished = home / "store" / "reencoding"
     while child.poll() is None and not any(unfinished.glob("*.part")):
