@@ -43,6 +43,8 @@ _ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.128")
 _ORIENTATION = 0x0020_0037
 _SAME_PLANE = 0.999
 """Cosine of the angle between planes that are one."""
+_PLANES = ("SAGITTAL", "CORONAL", "AXIAL")
+"""Planes of the patient in Image Type, by the axis they are at right angles to."""
 
 _SERIES_NUMBER_FROM = 9_000
 _MAX_DESCRIPTION = 64
@@ -212,13 +214,13 @@ def _series_number(head: Dataset) -> int | None:
 def _image_type(derived: Dataset, head: Dataset, label: Label) -> None:
     """DERIVED; SECONDARY, which some classes do not know; what it was of; and its contrast.
 
-    AXIAL stays only as long as the plane does. PS3.3 Section C.8.2.1.1.1.
+    A plane that it names is that of the result. PS3.3 Section C.8.2.1.1.1.
     """
     enhanced = "SharedFunctionalGroupsSequence" in derived
     second = "PRIMARY" if enhanced or derived.SOPClassUID in _ALWAYS_PRIMARY else "SECONDARY"
     rest = _values(derived, "ImageType")[2:]
-    if rest[:1] == ["AXIAL"] and _is_turned(derived, head):
-        rest[0] = "OTHER"
+    if rest and rest[0] in (*_PLANES, "OBLIQUE"):
+        rest[0] = _plane(derived, head) or rest[0]
     if enhanced or derived.SOPClassUID in (CT, MR, SECONDARY_CAPTURE):
         rest = [*(rest[:1] or ["OTHER"]), label.operation.contrast]
     derived.ImageType = ["DERIVED", second, *rest]
@@ -229,13 +231,20 @@ def _image_type(derived: Dataset, head: Dataset, label: Label) -> None:
                 element.value[0].FrameType = ["DERIVED", second, *frame_type[2:3], rest[-1]]
 
 
-def _is_turned(derived: Dataset, head: Dataset) -> bool:
-    """Tell whether an image lies in another plane than its source."""
+def _plane(derived: Dataset, head: Dataset) -> str:
+    """Name the plane of the patient that an image lies in, empty where it is that of its source.
+
+    Of a CT image AXIAL alone is known.
+    """
     now, before = (numbers_of(one, _ORIENTATION) for one in (derived, head))
     if len(now) != 6 or len(before) != 6:
-        return False
-    normals = [np.cross(one[:3], one[3:]) for one in (now, before)]
-    return abs(float(normals[0] @ normals[1])) < _SAME_PLANE
+        return ""
+    normal, old = (np.cross(one[:3], one[3:]) for one in (now, before))
+    if abs(float(normal @ old)) >= _SAME_PLANE:
+        return ""
+    along = [name for name, one in zip(_PLANES, normal, strict=True) if abs(one) >= _SAME_PLANE]
+    name = along[0] if along else "OBLIQUE"
+    return "OTHER" if derived.SOPClassUID == CT and name != "AXIAL" else name
 
 
 def _groups(derived: Dataset) -> Iterator[Dataset]:

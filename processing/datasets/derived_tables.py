@@ -91,6 +91,9 @@ OF_VALUES: Final = (
 )
 """What was said of values that a result does not have."""
 
+OF_A_TILT: Final = ("GantryDetectorSlew", "GantryDetectorTilt")
+"""How the gantry stood to the slices: nothing that a plane of a volume has."""
+
 OF_THE_MATRIX: Final = (
     "CenterOfCircularCollimator",
     "CenterOfCircularShutter",

@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 
 from processing.datasets import derived as data_set
 from processing.datasets import derived_pixels as pixels
-from processing.datasets.derived import MR, Label
+from processing.datasets import derived_plane as plane
+from processing.datasets.derived import MR, SECONDARY_CAPTURE, Label
 from processing.datasets.references import Reference, source_images
 from processing.datasets.scale import DISPLAY_BITS, Scale, display, encoded, padded, spread_out
 from processing.operations.operation import MAX_RESULTS, Meaning, NotProcessable, Values
@@ -25,6 +26,8 @@ Samples = npt.NDArray[Any]
 
 _MAX_SIDE = 0xFFFF
 """Rows and Columns are US. PS3.3 Section C.7.6.3."""
+_NUMBER_OF_FRAMES = 0x0028_0008
+_PER_FRAME = 0x5200_9230
 
 
 class DoesNotFit(Exception):
@@ -60,7 +63,7 @@ class Results:
         pixels.describe_gray(derived, scale, samples.shape)
         self._say_values(derived, values, origin, scale)
         if projected is not None:
-            pixels.placed(derived, projected.grid, projected.thickness_mm)
+            plane.placed(derived, projected.grid, projected.thickness_mm)
         else:
             _stretched(derived, origin)
         self._finish(derived, origin, iter((samples,)))
@@ -154,6 +157,8 @@ class Results:
         if len(self.made) >= MAX_RESULTS:
             raise NotProcessable(f"there would be more than {MAX_RESULTS} results")
         data_set.labelled(derived, origin.head, self.label, origin.references, origin.number)
+        if derived.SOPClassUID == SECONDARY_CAPTURE:
+            plane.oriented(derived)
         data_set.warned(derived, origin.heads)
         framed = "SharedFunctionalGroupsSequence" in derived
         sources = b"" if framed else source_images(origin.references)
@@ -180,7 +185,14 @@ def _stretched(derived: Dataset, origin: Origin) -> None:
     if old != new and "TotalPixelMatrixRows" in derived:
         raise NotProcessable("tiles of a larger image cannot be resized one by one")
     if old != new:
-        pixels.stretched(derived, old, new)
+        plane.stretched(derived, old, new)
+    if origin.is_frame and _has_one_position(origin.heads[0]):
+        plane.unplaced(derived)
+
+
+def _has_one_position(head: Dataset) -> bool:
+    """Tell whether several frames are said to lie where one can: there are no groups of them."""
+    return _NUMBER_OF_FRAMES in head and _PER_FRAME not in head
 
 
 def color_samples(colors: Values, bits: int) -> Samples:
