@@ -7,7 +7,7 @@ stay behind: nobody knows whether they would still be true.
 PS3.3 Sections C.7.6.1.1.2, C.12.4, C.7.5.2, C.7.6.16.2.6, A.8.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,6 +22,7 @@ from pydicom.tag import Tag
 from pacs.core.implementation import IMPLEMENTATION_VERSION_NAME
 from processing.datasets.derived_tables import (
     CAPTURED,
+    ENHANCED,
     LEFT_BEHIND,
     NEEDED,
     OF_PULSE_SEQUENCE,
@@ -29,7 +30,7 @@ from processing.datasets.derived_tables import (
 )
 from processing.datasets.raw_values import numbers_of, text_of
 from processing.datasets.references import Reference, by_series, code_item, source_item
-from processing.operations.operation import Kind, Meaning, Operation
+from processing.operations.operation import Kind, Meaning, NotProcessable, Operation
 from processing.operations.parameters import told
 
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
@@ -37,9 +38,11 @@ MR: Final = "1.2.840.10008.5.1.4.1.1.4"
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 
 _ENHANCED_MR: Final = "1.2.840.10008.5.1.4.1.1.4.1"
+_RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 _ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.128")
 """Nuclear Medicine and PET, which know no other value 2 of Image Type. PS3.3 C.8.4.9.1.1, C.8.9.4.1.3."""
 
+_SOP_CLASS_UID = 0x0008_0016
 _ORIENTATION = 0x0020_0037
 _SAME_PLANE = 0.999
 """Cosine of the angle between planes that are one."""
@@ -81,6 +84,14 @@ class Label:
         """Exactly which processing this was: name, version and every parameter."""
         values = " ".join(f"{name}={value}" for name, value in told(self.parameters))
         return f"{self.operation.name} {self.operation.version}: {values}".removesuffix(": ")
+
+
+def require_images(heads: Iterable[Dataset]) -> None:
+    """Refuse what has pixels and is no image all the same. Raises ``NotProcessable``."""
+    if any(text_of(one, _SOP_CLASS_UID) == _RT_DOSE for one in heads):
+        raise NotProcessable(
+            "an RT Dose states the dose of a plan, not an image of it: a processed one would be false"
+        )
 
 
 def begun(head: Dataset, *, as_capture: bool) -> Dataset:
@@ -216,7 +227,8 @@ def _image_type(derived: Dataset, head: Dataset, label: Label) -> None:
 
     A plane that it names is that of the result. PS3.3 Section C.8.2.1.1.1.
     """
-    enhanced = "SharedFunctionalGroupsSequence" in derived
+    framed = "SharedFunctionalGroupsSequence" in derived
+    enhanced = framed or derived.SOPClassUID in ENHANCED
     second = "PRIMARY" if enhanced or derived.SOPClassUID in _ALWAYS_PRIMARY else "SECONDARY"
     rest = _values(derived, "ImageType")[2:]
     if rest and rest[0] in (*_PLANES, "OBLIQUE"):

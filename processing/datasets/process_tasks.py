@@ -15,7 +15,7 @@ import numpy as np
 import pydicom.config
 
 from processing.codecs.frame import COLOR, NotEncodable
-from processing.datasets.derived import Label
+from processing.datasets.derived import Label, require_images
 from processing.datasets.geometry import flattened, grid_of, place_of, spacing_of, stack_of
 from processing.datasets.image_pixel import PixelsUndecodable
 from processing.datasets.images import Place, Source, Stored
@@ -83,6 +83,7 @@ def _processed(request: Request) -> list[tuple[str, str, str]]:
     results = Results(label=label, folder=Path(request["folder"]))
     place = Place(folder=request["folder"], max_bytes=request["max_bytes"])
     sources = [Source((path, at, syntax), place) for path, at, syntax in request["sources"]]
+    require_images(one.head for one in sources)
     work: Mapping[Kind, Callable[[], None]] = {
         Kind.IMAGE: lambda: _each(sources, results, request["threads"]),
         Kind.SET: lambda: _sets(sources, results),
