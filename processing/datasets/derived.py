@@ -26,10 +26,10 @@ from processing.datasets.derived_tables import (
     LEFT_BEHIND,
     NEEDED,
     OF_PULSE_SEQUENCE,
-    OF_VALUES,
 )
 from processing.datasets.raw_values import numbers_of, text_of
 from processing.datasets.references import Reference, by_series, code_item, source_item
+from processing.datasets.scale import Scale
 from processing.operations.operation import Kind, Meaning, NotProcessable, Operation
 from processing.operations.parameters import told
 
@@ -38,8 +38,9 @@ MR: Final = "1.2.840.10008.5.1.4.1.1.4"
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 
 _ENHANCED_MR: Final = "1.2.840.10008.5.1.4.1.1.4.1"
+_PET = "1.2.840.10008.5.1.4.1.1.128"
 _RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
-_ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.128")
+_ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", _PET)
 """Nuclear Medicine and PET, which know no other value 2 of Image Type. PS3.3 C.8.4.9.1.1, C.8.9.4.1.3."""
 
 _SOP_CLASS_UID = 0x0008_0016
@@ -108,17 +109,26 @@ def begun(head: Dataset, *, as_capture: bool) -> Dataset:
     return derived
 
 
-def without_window(derived: Dataset) -> None:
-    """Take away what was said of values that are no longer there."""
-    for keyword in OF_VALUES:
+def without(derived: Dataset, keywords: Sequence[str]) -> None:
+    """Take away what was said of what is no longer there."""
+    for keyword in keywords:
         if keyword in derived:
             delattr(derived, keyword)
 
 
 def labelled(
-    derived: Dataset, head: Dataset, label: Label, references: Sequence[Reference], number: int
+    derived: Dataset,
+    head: Dataset,
+    label: Label,
+    references: Sequence[Reference],
+    *,
+    number: int,
+    remark: str = "",
 ) -> None:
-    """Say who made the result, when, how and of what; give it UIDs of its own."""
+    """Say who made the result, when, how and of what; give it UIDs of its own.
+
+    ``remark`` says what else was done to its values, of which no attribute speaks.
+    """
     derived.SOPInstanceUID = label.uid(str(head.SOPInstanceUID), number)
     derived.SeriesInstanceUID = label.series_instance_uid
     derived.SeriesDescription = label.series_description or _description(head, label)
@@ -129,7 +139,7 @@ def labelled(
     for which in ("Series", "Content", "InstanceCreation"):
         setattr(derived, f"{which}Date", day)
         setattr(derived, f"{which}Time", time)
-    said = label.derivation
+    said = "; ".join(filter(None, (label.derivation, remark)))
     before = str(head.get("DerivationDescription") or "")
     if before and len(before) + len(said) + 2 <= _MAX_DERIVATION:
         said = f"{before}; {said}"
@@ -307,17 +317,40 @@ def _sources_of_frames(derived: Dataset, label: Label, references: Sequence[Refe
     derived.ReferencedSeriesSequence = Items(by_series(references, "ReferencedInstanceSequence"))
 
 
-def stays_in_class(
-    head: Dataset, meaning: Meaning, *, stored_alike: bool, same_values: bool
-) -> bool:
+def stored_alike(head: Dataset, scale: Scale, before: Scale) -> bool:
+    """Tell whether samples of a result stand for what those of its source stood for."""
+    return "ModalityLUTSequence" not in head and scale.is_like(before)
+
+
+def stays_in_class(head: Dataset, meaning: Meaning, scale: Scale, before: Scale) -> bool:
     """Tell whether the result of a whole image may be of its source's class.
 
     It may where it is stored as the source is. A CT image may state another
-    unit and rescale (PS3.3 Section C.8.2.1), an MR image has 16 bits of either
-    sign but no rescale (C.8.3.1): ``same_values`` says that none is needed.
+    unit and rescale (PS3.3 Section C.8.2.1), a PET image another slope of 16
+    bits (C.8.9.4), an MR image has 16 bits of either sign but no rescale
+    (C.8.3.1).
     """
-    if meaning is Meaning.SAME and stored_alike:
-        return True
     if head.SOPClassUID == CT:
         return True
-    return bool(head.SOPClassUID == MR and meaning is Meaning.SAME and same_values)
+    if meaning is not Meaning.SAME:
+        return False
+    if stored_alike(head, scale, before):
+        return True
+    if head.SOPClassUID == _PET:
+        return scale.intercept == 0 and scale.bits_stored == scale.bits_allocated == 16
+    same_values = (scale.slope, scale.intercept) == (before.slope, before.intercept)
+    return bool(head.SOPClassUID == MR and same_values)
+
+
+def unit_of(derived: Dataset, head: Dataset, meaning: Meaning) -> str:
+    """Name the unit of a result's values as a Rescale Type: that of the source where they keep it.
+
+    PS3.3 Section C.11.1.1.2. Empty where the class says it elsewhere: a PET image in Units.
+    """
+    if meaning is not Meaning.SAME:
+        return "US"
+    if derived.SOPClassUID == _PET:
+        return ""
+    (table, *_) = head.get("ModalityLUTSequence") or (Dataset(),)
+    said = table.get("ModalityLUTType") or head.get("RescaleType")
+    return str(said or ("HU" if head.get("Modality") == "CT" else head.get("Units") or "US"))

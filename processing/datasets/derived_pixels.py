@@ -92,7 +92,9 @@ def write(
     file.write(_PIXEL_DATA + (b"OW" if word else b"OB") + b"\0\0")
     at = file.tell()
     file.write(b"\0\0\0\0")
+    cell_bytes = derived.BitsAllocated // 8
     for frame in frames:
+        assert frame.dtype.itemsize == cell_bytes, "samples are as wide as they are said to be"
         file.write(np.ascontiguousarray(frame).data)
     length = file.tell() - at - 4
     file.write(b"\0" * (length % 2))
@@ -103,6 +105,7 @@ def write(
 def _describe(
     derived: Dataset, shape: tuple[int, ...], allocated: int, stored: int, *, signed: bool
 ) -> None:
+    assert stored <= allocated, "samples fit their cells"
     derived.Rows, derived.Columns = shape[:2]
     derived.BitsAllocated, derived.BitsStored = allocated, stored
     derived.HighBit = stored - 1

@@ -85,16 +85,20 @@ LEFT_BEHIND: Final = (
 )
 """What was true of the source only."""
 
-OF_VALUES: Final = (
-    "PixelPaddingValue",
-    "RescaleType",
+OF_A_WINDOW: Final = (
     "VOILUTFunction",
     "VOILUTSequence",
     "WindowCenter",
     "WindowCenterWidthExplanation",
     "WindowWidth",
 )
+"""Which values to show: of another range, others."""
+
+OF_VALUES: Final = ("PixelPaddingValue", "RescaleType", *OF_A_WINDOW)
 """What was said of values that a result does not have."""
+
+OF_SAMPLES: Final = ("RealWorldValueMappingSequence",)
+"""What was said of stored samples, and is true only of those that stand for the same values."""
 
 OF_A_TILT: Final = ("GantryDetectorSlew", "GantryDetectorTilt")
 """How the gantry stood to the slices: nothing that a plane of a volume has."""

@@ -261,6 +261,7 @@ def _volume(sources: Sequence[Source], results: Results, request: Request) -> No
         made_of = replace(
             origin,
             heads=[one.source.head for one in used],
+            scales=tuple(dict.fromkeys(one.source.scale(one.frame) for one in used)),
             references=_references(used),
             number=projected.number or len(results.made) + 1,
         )
@@ -293,6 +294,7 @@ def _origin_of(used: Sequence[_Frame], like: _Frame, number: int) -> Origin:
     return Origin(
         head=flattened(like.source.head, like.frame) if framed else like.source.head,
         scale=like.source.scale(like.frame),
+        scales=tuple(dict.fromkeys(one.source.scale(one.frame) for one in used)),
         heads=[one.source.head for one in used],
         references=_references(used),
         number=number,
