@@ -129,11 +129,12 @@ def encoded(
     """Store values of the source's unit as the source does if they fit, else as near to it as they do.
 
     Of sources with different slopes the smallest is kept, so that none of their steps is lost,
-    and only made as large as 16 bits need.
+    and, where they have one intercept, only made as large as 16 bits need.
     """
-    finest = min((source, *others), key=lambda one: abs(one.slope))
+    sources = (source, *others)
+    finest = min(sources, key=lambda one: abs(one.slope))
     ways = candidates(finest)
-    if any(one.slope != finest.slope for one in (source, *others)):
+    if len({one.slope for one in sources}) > 1 and len({one.intercept for one in sources}) == 1:
         ways = chain(ways, coarser(values, finest))
     has_padding = bool(np.isnan(values).any())
     for one in ways:

@@ -155,6 +155,14 @@ def test_a_scale_that_cannot_be_held_grows_no_more_than_it_must() -> None:
         assert samples[0, 0] == scale.padding and (samples == scale.padding).sum() == 1
 
 
+def test_scales_without_a_common_intercept_give_way_to_one_of_the_values_own() -> None:
+    far = Scale(slope=0.001, intercept=-1e6, bits_allocated=16, bits_stored=16, signed=False)
+    near = Scale(slope=1, intercept=0, bits_allocated=16, bits_stored=16, signed=False)
+    values = np.linspace(0, 130, 60).reshape(6, 10)
+    samples, scale = encoded(values.copy(), near, [near, far])
+    assert np.abs(scale.values(samples) - values).max() <= 130 / 65_000
+
+
 def test_a_padding_value_that_a_scale_does_not_hold_is_another_one() -> None:
     """Values that no longer fit signed samples, but unsigned ones, which have no -2000."""
     source = Scale(
