@@ -7,7 +7,7 @@ stay behind: nobody knows whether they would still be true.
 PS3.3 Sections C.7.6.1.1.2, C.12.4, C.7.5.2, C.7.6.16.2.6, A.8.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,14 +22,15 @@ from pydicom.tag import Tag
 from pacs.core.implementation import IMPLEMENTATION_VERSION_NAME
 from processing.datasets.derived_tables import (
     CAPTURED,
+    ENHANCED,
     LEFT_BEHIND,
     NEEDED,
     OF_PULSE_SEQUENCE,
-    OF_VALUES,
 )
 from processing.datasets.raw_values import numbers_of, text_of
 from processing.datasets.references import Reference, by_series, code_item, source_item
-from processing.operations.operation import Kind, Meaning, Operation
+from processing.datasets.scale import Scale
+from processing.operations.operation import Kind, Meaning, NotProcessable, Operation
 from processing.operations.parameters import told
 
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
@@ -37,12 +38,17 @@ MR: Final = "1.2.840.10008.5.1.4.1.1.4"
 SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 
 _ENHANCED_MR: Final = "1.2.840.10008.5.1.4.1.1.4.1"
-_ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", "1.2.840.10008.5.1.4.1.1.128")
+_PET = "1.2.840.10008.5.1.4.1.1.128"
+_RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+_ALWAYS_PRIMARY = ("1.2.840.10008.5.1.4.1.1.20", _PET)
 """Nuclear Medicine and PET, which know no other value 2 of Image Type. PS3.3 C.8.4.9.1.1, C.8.9.4.1.3."""
 
+_SOP_CLASS_UID = 0x0008_0016
 _ORIENTATION = 0x0020_0037
 _SAME_PLANE = 0.999
 """Cosine of the angle between planes that are one."""
+_PLANES = ("SAGITTAL", "CORONAL", "AXIAL")
+"""Planes of the patient in Image Type, by the axis they are at right angles to."""
 
 _SERIES_NUMBER_FROM = 9_000
 _MAX_DESCRIPTION = 64
@@ -81,6 +87,14 @@ class Label:
         return f"{self.operation.name} {self.operation.version}: {values}".removesuffix(": ")
 
 
+def require_images(heads: Iterable[Dataset]) -> None:
+    """Refuse what has pixels and is no image all the same. Raises ``NotProcessable``."""
+    if any(text_of(one, _SOP_CLASS_UID) == _RT_DOSE for one in heads):
+        raise NotProcessable(
+            "an RT Dose states the dose of a plan, not an image of it: a processed one would be false"
+        )
+
+
 def begun(head: Dataset, *, as_capture: bool) -> Dataset:
     """Give what is carried over into a result. Its elements are its own: to change them changes no source."""
     derived = _captured(head) if as_capture else _carried(head)
@@ -95,17 +109,26 @@ def begun(head: Dataset, *, as_capture: bool) -> Dataset:
     return derived
 
 
-def without_window(derived: Dataset) -> None:
-    """Take away what was said of values that are no longer there."""
-    for keyword in OF_VALUES:
+def without(derived: Dataset, keywords: Sequence[str]) -> None:
+    """Take away what was said of what is no longer there."""
+    for keyword in keywords:
         if keyword in derived:
             delattr(derived, keyword)
 
 
 def labelled(
-    derived: Dataset, head: Dataset, label: Label, references: Sequence[Reference], number: int
+    derived: Dataset,
+    head: Dataset,
+    label: Label,
+    references: Sequence[Reference],
+    *,
+    number: int,
+    remark: str = "",
 ) -> None:
-    """Say who made the result, when, how and of what; give it UIDs of its own."""
+    """Say who made the result, when, how and of what; give it UIDs of its own.
+
+    ``remark`` says what else was done to its values, of which no attribute speaks.
+    """
     derived.SOPInstanceUID = label.uid(str(head.SOPInstanceUID), number)
     derived.SeriesInstanceUID = label.series_instance_uid
     derived.SeriesDescription = label.series_description or _description(head, label)
@@ -116,7 +139,7 @@ def labelled(
     for which in ("Series", "Content", "InstanceCreation"):
         setattr(derived, f"{which}Date", day)
         setattr(derived, f"{which}Time", time)
-    said = label.derivation
+    said = "; ".join(filter(None, (label.derivation, remark)))
     before = str(head.get("DerivationDescription") or "")
     if before and len(before) + len(said) + 2 <= _MAX_DERIVATION:
         said = f"{before}; {said}"
@@ -212,13 +235,14 @@ def _series_number(head: Dataset) -> int | None:
 def _image_type(derived: Dataset, head: Dataset, label: Label) -> None:
     """DERIVED; SECONDARY, which some classes do not know; what it was of; and its contrast.
 
-    AXIAL stays only as long as the plane does. PS3.3 Section C.8.2.1.1.1.
+    A plane that it names is that of the result. PS3.3 Section C.8.2.1.1.1.
     """
-    enhanced = "SharedFunctionalGroupsSequence" in derived
+    framed = "SharedFunctionalGroupsSequence" in derived
+    enhanced = framed or derived.SOPClassUID in ENHANCED
     second = "PRIMARY" if enhanced or derived.SOPClassUID in _ALWAYS_PRIMARY else "SECONDARY"
     rest = _values(derived, "ImageType")[2:]
-    if rest[:1] == ["AXIAL"] and _is_turned(derived, head):
-        rest[0] = "OTHER"
+    if rest and rest[0] in (*_PLANES, "OBLIQUE"):
+        rest[0] = _plane(derived, head) or rest[0]
     if enhanced or derived.SOPClassUID in (CT, MR, SECONDARY_CAPTURE):
         rest = [*(rest[:1] or ["OTHER"]), label.operation.contrast]
     derived.ImageType = ["DERIVED", second, *rest]
@@ -229,13 +253,20 @@ def _image_type(derived: Dataset, head: Dataset, label: Label) -> None:
                 element.value[0].FrameType = ["DERIVED", second, *frame_type[2:3], rest[-1]]
 
 
-def _is_turned(derived: Dataset, head: Dataset) -> bool:
-    """Tell whether an image lies in another plane than its source."""
+def _plane(derived: Dataset, head: Dataset) -> str:
+    """Name the plane of the patient that an image lies in, empty where it is that of its source.
+
+    Of a CT image AXIAL alone is known.
+    """
     now, before = (numbers_of(one, _ORIENTATION) for one in (derived, head))
     if len(now) != 6 or len(before) != 6:
-        return False
-    normals = [np.cross(one[:3], one[3:]) for one in (now, before)]
-    return abs(float(normals[0] @ normals[1])) < _SAME_PLANE
+        return ""
+    normal, old = (np.cross(one[:3], one[3:]) for one in (now, before))
+    if abs(float(normal @ old)) >= _SAME_PLANE:
+        return ""
+    along = [name for name, one in zip(_PLANES, normal, strict=True) if abs(one) >= _SAME_PLANE]
+    name = along[0] if along else "OBLIQUE"
+    return "OTHER" if derived.SOPClassUID == CT and name != "AXIAL" else name
 
 
 def _groups(derived: Dataset) -> Iterator[Dataset]:
@@ -286,17 +317,40 @@ def _sources_of_frames(derived: Dataset, label: Label, references: Sequence[Refe
     derived.ReferencedSeriesSequence = Items(by_series(references, "ReferencedInstanceSequence"))
 
 
-def stays_in_class(
-    head: Dataset, meaning: Meaning, *, stored_alike: bool, same_values: bool
-) -> bool:
+def stored_alike(head: Dataset, scale: Scale, before: Scale) -> bool:
+    """Tell whether samples of a result stand for what those of its source stood for."""
+    return "ModalityLUTSequence" not in head and scale.is_like(before)
+
+
+def stays_in_class(head: Dataset, meaning: Meaning, scale: Scale, before: Scale) -> bool:
     """Tell whether the result of a whole image may be of its source's class.
 
     It may where it is stored as the source is. A CT image may state another
-    unit and rescale (PS3.3 Section C.8.2.1), an MR image has 16 bits of either
-    sign but no rescale (C.8.3.1): ``same_values`` says that none is needed.
+    unit and rescale (PS3.3 Section C.8.2.1), a PET image another slope of 16
+    bits (C.8.9.4), an MR image has 16 bits of either sign but no rescale
+    (C.8.3.1).
     """
-    if meaning is Meaning.SAME and stored_alike:
-        return True
     if head.SOPClassUID == CT:
         return True
-    return bool(head.SOPClassUID == MR and meaning is Meaning.SAME and same_values)
+    if meaning is not Meaning.SAME:
+        return False
+    if stored_alike(head, scale, before):
+        return True
+    if head.SOPClassUID == _PET:
+        return scale.intercept == 0 and scale.bits_stored == scale.bits_allocated == 16
+    same_values = (scale.slope, scale.intercept) == (before.slope, before.intercept)
+    return bool(head.SOPClassUID == MR and same_values)
+
+
+def unit_of(derived: Dataset, head: Dataset, meaning: Meaning) -> str:
+    """Name the unit of a result's values as a Rescale Type: that of the source where they keep it.
+
+    PS3.3 Section C.11.1.1.2. Empty where the class says it elsewhere: a PET image in Units.
+    """
+    if meaning is not Meaning.SAME:
+        return "US"
+    if derived.SOPClassUID == _PET:
+        return ""
+    (table, *_) = head.get("ModalityLUTSequence") or (Dataset(),)
+    said = table.get("ModalityLUTType") or head.get("RescaleType")
+    return str(said or ("HU" if head.get("Modality") == "CT" else head.get("Units") or "US"))

@@ -1,7 +1,7 @@
-"""The pixels of derived images: how the Data Set describes them, where they lie, and writing them.
+"""The pixels of derived images: how the Data Set describes them, and writing them.
 
-Owns the Image Pixel module, rescale, window and image plane of a result.
-PS3.3 Sections C.7.6.3, C.11.1, C.11.2 and C.7.6.2; PS3.5 Annex A.2.
+Owns the Image Pixel module, rescale and window of a result.
+PS3.3 Sections C.7.6.3, C.11.1 and C.11.2; PS3.5 Annex A.2.
 """
 
 from collections.abc import Iterable
@@ -16,10 +16,8 @@ from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 from pydicom.valuerep import format_number_as_ds
 
-from processing.datasets.derived_tables import OF_THE_MATRIX
 from processing.datasets.scale import DISPLAY_BITS, Scale
 from processing.operations.operation import Values
-from processing.operations.space import Grid
 
 _SOURCE_IMAGES = 0x0008_2112
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
@@ -27,7 +25,6 @@ _LEAST_LINEAR = 100.0
 """A range of fewer units is shown by LINEAR_EXACT: LINEAR takes a whole unit for itself."""
 _SHOWN = (0.5, 99.5)
 """Percentiles of the values that a new window shows."""
-_OVERLAYS = 0x6000
 
 
 def describe_gray(derived: Dataset, scale: Scale, shape: tuple[int, ...]) -> None:
@@ -51,10 +48,11 @@ def describe_color(derived: Dataset, bits: int, shape: tuple[int, ...]) -> None:
 
 
 def rescaled(derived: Dataset, scale: Scale, unit: str) -> None:
-    """Say which values the samples stand for. ``unit`` is a Rescale Type (PS3.3 Section C.11.1.1.2)."""
+    """Say which values the samples stand for. ``unit`` is a Rescale Type (PS3.3 Section C.11.1.1.2), if any."""
     derived.RescaleIntercept = format_number_as_ds(scale.intercept)
     derived.RescaleSlope = format_number_as_ds(scale.slope)
-    derived.RescaleType = unit
+    if unit:
+        derived.RescaleType = unit
 
 
 def windowed(derived: Dataset, values: Values) -> None:
@@ -76,57 +74,6 @@ def shown_as_they_are(derived: Dataset) -> None:
     derived.WindowWidth = str(1 << DISPLAY_BITS)
 
 
-def placed(derived: Dataset, grid: Grid, thickness_mm: float) -> None:
-    """Say where a result lies that does not lie where its source did."""
-    _new_matrix(derived)
-    for keyword in ("SliceLocation", "SpacingBetweenSlices", "PatientOrientation"):
-        if keyword in derived:
-            delattr(derived, keyword)
-    derived.ImagePositionPatient = [_ds(one) for one in grid.origin_mm]
-    derived.ImageOrientationPatient = [_ds(one) for one in (*grid.along_row, *grid.along_column)]
-    derived.PixelSpacing = [_ds(one) for one in grid.spacing_mm]
-    derived.SliceThickness = _ds(thickness_mm)
-
-
-def stretched(derived: Dataset, old: tuple[int, ...], new: tuple[int, ...]) -> None:
-    """Say how large pixels are, and where the first lies, after the matrix has changed. The field of view has not."""
-    _new_matrix(derived)
-    factors = old[0] / new[0], old[1] / new[1]
-    groups = [
-        *(derived.get("SharedFunctionalGroupsSequence") or ()),
-        *(derived.get("PerFrameFunctionalGroupsSequence") or ()),
-    ]
-    _move_first(derived, [derived, *_items(groups)], factors)
-    for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        for holder in (derived, *_items(groups)):
-            if holder.get(keyword):
-                both = zip(holder.get(keyword), factors, strict=True)
-                setattr(holder, keyword, [_ds(float(one) * factor) for one, factor in both])
-
-
-def _items(groups: list[Dataset]) -> list[Dataset]:
-    names = ("PixelMeasuresSequence", "PlanePositionSequence", "PlaneOrientationSequence")
-    return [item for group in groups for name in names for item in group.get(name) or ()]
-
-
-def _move_first(derived: Dataset, holders: list[Dataset], factors: tuple[float, float]) -> None:
-    """The first pixel's centre moves by half of what pixels have grown."""
-    from processing.datasets.geometry import grid_of
-
-    moved = []
-    frame = 0
-    for holder in holders:
-        if holder.get("ImagePositionPatient"):
-            grid = grid_of(derived, frame)
-            frame += 1
-            if grid is not None:
-                way = (factors[0] - 1) / 2 * grid.row_step_mm
-                way = way + (factors[1] - 1) / 2 * grid.column_step_mm
-                moved.append((holder, grid.origin_mm + way))
-    for holder, position in moved:
-        holder.ImagePositionPatient = [_ds(one) for one in position]
-
-
 def write(
     derived: Dataset, sources: bytes, frames: Iterable[npt.NDArray[Any]], file: BinaryIO
 ) -> None:
@@ -145,7 +92,9 @@ def write(
     file.write(_PIXEL_DATA + (b"OW" if word else b"OB") + b"\0\0")
     at = file.tell()
     file.write(b"\0\0\0\0")
+    cell_bytes = derived.BitsAllocated // 8
     for frame in frames:
+        assert frame.dtype.itemsize == cell_bytes, "samples are as wide as they are said to be"
         file.write(np.ascontiguousarray(frame).data)
     length = file.tell() - at - 4
     file.write(b"\0" * (length % 2))
@@ -156,20 +105,8 @@ def write(
 def _describe(
     derived: Dataset, shape: tuple[int, ...], allocated: int, stored: int, *, signed: bool
 ) -> None:
+    assert stored <= allocated, "samples fit their cells"
     derived.Rows, derived.Columns = shape[:2]
     derived.BitsAllocated, derived.BitsStored = allocated, stored
     derived.HighBit = stored - 1
     derived.PixelRepresentation = int(signed)
-
-
-def _new_matrix(derived: Dataset) -> None:
-    for tag in [one for one in derived.keys() if one.group & 0xFF00 == _OVERLAYS]:  # noqa: SIM118 - iterating would decode
-        del derived[tag]
-    for keyword in OF_THE_MATRIX:
-        if keyword in derived:
-            delattr(derived, keyword)
-
-
-def _ds(value: float) -> str:
-    """Write a number of mm or a cosine: rounded to what an image can mean, -0 is 0."""
-    return str(format_number_as_ds(round(float(value), 9) + 0.0))

@@ -15,7 +15,7 @@ import numpy as np
 import pydicom.config
 
 from processing.codecs.frame import COLOR, NotEncodable
-from processing.datasets.derived import Label
+from processing.datasets.derived import Label, require_images
 from processing.datasets.geometry import flattened, grid_of, place_of, spacing_of, stack_of
 from processing.datasets.image_pixel import PixelsUndecodable
 from processing.datasets.images import Place, Source, Stored
@@ -83,6 +83,7 @@ def _processed(request: Request) -> list[tuple[str, str, str]]:
     results = Results(label=label, folder=Path(request["folder"]))
     place = Place(folder=request["folder"], max_bytes=request["max_bytes"])
     sources = [Source((path, at, syntax), place) for path, at, syntax in request["sources"]]
+    require_images(one.head for one in sources)
     work: Mapping[Kind, Callable[[], None]] = {
         Kind.IMAGE: lambda: _each(sources, results, request["threads"]),
         Kind.SET: lambda: _sets(sources, results),
@@ -260,6 +261,7 @@ def _volume(sources: Sequence[Source], results: Results, request: Request) -> No
         made_of = replace(
             origin,
             heads=[one.source.head for one in used],
+            scales=tuple(dict.fromkeys(one.source.scale(one.frame) for one in used)),
             references=_references(used),
             number=projected.number or len(results.made) + 1,
         )
@@ -292,6 +294,7 @@ def _origin_of(used: Sequence[_Frame], like: _Frame, number: int) -> Origin:
     return Origin(
         head=flattened(like.source.head, like.frame) if framed else like.source.head,
         scale=like.source.scale(like.frame),
+        scales=tuple(dict.fromkeys(one.source.scale(one.frame) for one in used)),
         heads=[one.source.head for one in used],
         references=_references(used),
         number=number,

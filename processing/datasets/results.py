@@ -15,7 +15,9 @@ from pydicom.dataset import Dataset
 
 from processing.datasets import derived as data_set
 from processing.datasets import derived_pixels as pixels
-from processing.datasets.derived import MR, Label
+from processing.datasets import derived_plane as plane
+from processing.datasets.derived import MR, SECONDARY_CAPTURE, Label
+from processing.datasets.derived_tables import OF_A_WINDOW, OF_SAMPLES, OF_VALUES
 from processing.datasets.references import Reference, source_images
 from processing.datasets.scale import DISPLAY_BITS, Scale, display, encoded, padded, spread_out
 from processing.operations.operation import MAX_RESULTS, Meaning, NotProcessable, Values
@@ -25,6 +27,11 @@ Samples = npt.NDArray[Any]
 
 _MAX_SIDE = 0xFFFF
 """Rows and Columns are US. PS3.3 Section C.7.6.3."""
+_NUMBER_OF_FRAMES = 0x0028_0008
+_PER_FRAME = 0x5200_9230
+
+COLOR_BITS = 16
+"""Colours of more bits are scaled down to these: few classes and fewer viewers know deeper ones."""
 
 
 class DoesNotFit(Exception):
@@ -40,6 +47,8 @@ class Origin:
     heads: Sequence[Dataset]
     references: tuple[Reference, ...]
     number: int
+    scales: tuple[Scale, ...] = ()
+    """How all sources store values, where that may differ."""
     is_frame: bool = False
     """It takes after one frame, which is no whole image of its class."""
 
@@ -55,12 +64,12 @@ class Results:
     def gray(self, values: Values, origin: Origin, projected: Projected | None = None) -> None:
         """Keep one gray image; ``projected`` says where it lies if not where its source does."""
         _require_image(values, (), self.label)
-        samples, scale = self._stored(values, origin.scale)
+        samples, scale = self._stored(values, origin)
         derived = self._begun_gray(origin, scale)
         pixels.describe_gray(derived, scale, samples.shape)
         self._say_values(derived, values, origin, scale)
         if projected is not None:
-            pixels.placed(derived, projected.grid, projected.thickness_mm)
+            plane.placed(derived, projected.grid, projected.thickness_mm)
         else:
             _stretched(derived, origin)
         self._finish(derived, origin, iter((samples,)))
@@ -69,16 +78,20 @@ class Results:
         """Keep one colour image."""
         _require_image(colors, (3,), self.label)
         derived = data_set.begun(origin.head, as_capture=as_capture)
-        pixels.describe_color(derived, bits, colors.shape)
+        pixels.describe_color(derived, min(bits, COLOR_BITS), colors.shape)
         _stretched(derived, origin)
-        self._finish(derived, origin, iter((color_samples(colors, bits),)))
+        samples = color_samples(colors, bits)
+        self._finish(derived, origin, iter((samples,)), remark=_depth_lost(bits))
 
     def frames_of_gray(
         self, values: Iterator[Values], scales: Sequence[Scale], origin: Origin
     ) -> None:
         """Keep a multi-frame image as its source stores it. Raises ``DoesNotFit``; then nothing is kept."""
+        if not self.label.operation.keeps_range:
+            raise DoesNotFit  # each frame needs a window of its own
         derived = data_set.begun(origin.head, as_capture=False)
-
+        if not self._keeps_values(origin, origin.scale):
+            data_set.without(derived, OF_SAMPLES)
         first = next(values)
 
         def samples() -> Iterator[Samples]:
@@ -97,7 +110,7 @@ class Results:
         """Keep a multi-frame colour image."""
         derived = data_set.begun(origin.head, as_capture=False)
         first = next(colors)
-        pixels.describe_color(derived, bits, first.shape)
+        pixels.describe_color(derived, min(bits, COLOR_BITS), first.shape)
         _stretched(derived, origin)
 
         def samples() -> Iterator[Samples]:
@@ -105,12 +118,12 @@ class Results:
                 _require_image(one, (3,), self.label)
                 yield color_samples(one, bits)
 
-        self._finish(derived, origin, samples())
+        self._finish(derived, origin, samples(), remark=_depth_lost(bits))
 
-    def _stored(self, values: Values, source: Scale) -> tuple[Samples, Scale]:
+    def _stored(self, values: Values, origin: Origin) -> tuple[Samples, Scale]:
         meaning = self.label.operation.meaning
         if meaning is Meaning.SAME:
-            return encoded(values, source)
+            return encoded(values, origin.scale, origin.scales)
         if meaning is Meaning.OTHER:
             return spread_out(values)
         scale = padded(display()) if np.isnan(values).any() else display()
@@ -120,40 +133,55 @@ class Results:
         return samples, scale
 
     def _begun_gray(self, origin: Origin, scale: Scale) -> Dataset:
-        meaning = self.label.operation.meaning
-        same_values = (scale.slope, scale.intercept) == (
-            origin.scale.slope,
-            origin.scale.intercept,
-        )
+        operation = self.label.operation
         stays = not origin.is_frame and data_set.stays_in_class(
-            origin.head,
-            meaning,
-            stored_alike=scale.is_like(origin.scale) and "ModalityLUTSequence" not in origin.head,
-            same_values=same_values,
+            origin.head, operation.meaning, scale, origin.scale
         )
         derived = data_set.begun(origin.head, as_capture=not stays)
-        if meaning is not Meaning.SAME:
-            data_set.without_window(derived)
+        if operation.meaning is not Meaning.SAME:
+            data_set.without(derived, OF_VALUES)
+        elif not operation.keeps_range:
+            data_set.without(derived, OF_A_WINDOW)
+        if not (self._keeps_values(origin, scale) and operation.keeps_range):
+            data_set.without(derived, OF_SAMPLES)
         return derived
+
+    def _keeps_values(self, origin: Origin, scale: Scale) -> bool:
+        """Tell whether samples stand for what those of the source stood for, in its unit."""
+        same = self.label.operation.meaning is Meaning.SAME
+        return same and data_set.stored_alike(origin.head, scale, origin.scale)
 
     def _say_values(self, derived: Dataset, values: Values, origin: Origin, scale: Scale) -> None:
         """Say what samples stand for and which of them to show, where that is not as in the source."""
-        meaning = self.label.operation.meaning
-        if derived.SOPClassUID == origin.head.SOPClassUID and (
-            scale.is_like(origin.scale) or derived.SOPClassUID == MR
-        ):
-            return
-        same_unit = meaning is Meaning.SAME and origin.head.get("Modality") == "CT"
-        pixels.rescaled(derived, scale, "HU" if same_unit else "US")
-        if meaning is Meaning.DISPLAY:
+        operation = self.label.operation
+        is_said = derived.SOPClassUID == origin.head.SOPClassUID and (
+            derived.SOPClassUID == MR or self._keeps_values(origin, scale)
+        )
+        if not is_said:
+            unit = data_set.unit_of(derived, origin.head, operation.meaning)
+            pixels.rescaled(derived, scale, unit)
+        if operation.meaning is Meaning.DISPLAY:
             pixels.shown_as_they_are(derived)
-        elif "WindowCenter" not in derived and "VOILUTSequence" not in derived:
+        elif not operation.keeps_range or not (
+            is_said or "WindowCenter" in derived or "VOILUTSequence" in derived
+        ):
             pixels.windowed(derived, values)
 
-    def _finish(self, derived: Dataset, origin: Origin, frames: Iterator[Samples]) -> None:
+    def _finish(
+        self, derived: Dataset, origin: Origin, frames: Iterator[Samples], *, remark: str = ""
+    ) -> None:
         if len(self.made) >= MAX_RESULTS:
             raise NotProcessable(f"there would be more than {MAX_RESULTS} results")
-        data_set.labelled(derived, origin.head, self.label, origin.references, origin.number)
+        data_set.labelled(
+            derived,
+            origin.head,
+            self.label,
+            origin.references,
+            number=origin.number,
+            remark=remark,
+        )
+        if derived.SOPClassUID == SECONDARY_CAPTURE:
+            plane.oriented(derived)
         data_set.warned(derived, origin.heads)
         framed = "SharedFunctionalGroupsSequence" in derived
         sources = b"" if framed else source_images(origin.references)
@@ -180,10 +208,25 @@ def _stretched(derived: Dataset, origin: Origin) -> None:
     if old != new and "TotalPixelMatrixRows" in derived:
         raise NotProcessable("tiles of a larger image cannot be resized one by one")
     if old != new:
-        pixels.stretched(derived, old, new)
+        plane.stretched(derived, old, new)
+    if origin.is_frame and _has_one_position(origin.heads[0]):
+        plane.unplaced(derived)
+
+
+def _has_one_position(head: Dataset) -> bool:
+    """Tell whether several frames are said to lie where one can: there are no groups of them."""
+    return _NUMBER_OF_FRAMES in head and _PER_FRAME not in head
 
 
 def color_samples(colors: Values, bits: int) -> Samples:
-    """Round colours to whole samples, and cut what is beyond them."""
-    samples = np.clip(np.rint(colors), 0, (1 << bits) - 1)
-    return samples.astype("<u1" if bits <= 8 else "<u2")
+    """Round colours to whole samples of 16 bits at most, and cut what is beyond them."""
+    stored = min(bits, COLOR_BITS)
+    if bits > stored:
+        colors = colors * (((1 << stored) - 1) / ((1 << bits) - 1))
+    samples = np.clip(np.rint(colors), 0, (1 << stored) - 1)
+    return samples.astype("<u1" if stored <= 8 else "<u2")
+
+
+def _depth_lost(bits: int) -> str:
+    """Say what no attribute says: colours have no rescale."""
+    return f"samples of {bits} bits scaled to {COLOR_BITS}" if bits > COLOR_BITS else ""

@@ -4,8 +4,9 @@ Owns the choice between the mapping of the source and a new one, and rounding.
 Refuses to know Data Sets. PS3.3 Sections C.11.1.1.2 and C.7.5.1.1.2.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -75,9 +76,16 @@ def candidates(scale: Scale) -> Iterator[Scale]:
     if scale.slope == 0:
         return
     yield scale
-    wide = replace(scale, bits_allocated=16, bits_stored=16)
-    yield replace(wide, signed=False)
-    yield replace(wide, signed=True)
+    yield _wide(scale, signed=False)
+    yield _wide(scale, signed=True)
+
+
+def _wide(scale: Scale, *, signed: bool) -> Scale:
+    """Give the same slope and intercept with 16 bits; a padding value that these do not hold is none."""
+    wide = replace(scale, bits_allocated=16, bits_stored=16, signed=signed)
+    low, high = wide.range
+    is_held = scale.padding is not None and low <= scale.padding <= high
+    return wide if is_held else replace(wide, padding=None)
 
 
 def padded(scale: Scale) -> Scale:
@@ -115,15 +123,35 @@ def display() -> Scale:
     )
 
 
-def encoded(values: Values, source: Scale) -> tuple[npt.NDArray[Any], Scale]:
-    """Store values of the source's unit as the source does if they fit, else as near to it as they do."""
+def encoded(
+    values: Values, source: Scale, others: Iterable[Scale] = ()
+) -> tuple[npt.NDArray[Any], Scale]:
+    """Store values of the source's unit as the source does if they fit, else as near to it as they do.
+
+    Of sources with different slopes the smallest is kept, so that none of their steps is lost,
+    and, where they have one intercept, only made as large as 16 bits need.
+    """
+    sources = (source, *others)
+    finest = min(sources, key=lambda one: abs(one.slope))
+    ways = candidates(finest)
+    if len({one.slope for one in sources}) > 1 and len({one.intercept for one in sources}) == 1:
+        ways = chain(ways, coarser(values, finest))
     has_padding = bool(np.isnan(values).any())
-    for one in candidates(source):
+    for one in ways:
         scale = padded(one) if has_padding else one
         samples = scale.samples(values)
         if samples is not None:
             return samples, scale
     return spread_out(values)
+
+
+def coarser(values: Values, scale: Scale) -> Iterator[Scale]:
+    """Give the scale of the smallest slope, and the same intercept, that 16 bits have room for."""
+    beyond = values[~np.isnan(values)] - scale.intercept
+    signed = bool((beyond < 0).any())
+    most = float(np.abs(beyond).max(initial=0.0)) / (_LEVELS // 2 if signed else _LEVELS)
+    if slope := float(f"{most:.7e}"):
+        yield _wide(replace(scale, slope=slope), signed=signed)
 
 
 def spread_out(values: Values) -> tuple[npt.NDArray[Any], Scale]:

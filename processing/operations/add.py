@@ -29,4 +29,5 @@ OPERATION = Operation(
     contrast="ADDITION",
     code=Code(value="113042", meaning="Pixel by pixel addition"),
     colors=Colors.REFUSED,
+    keeps_range=False,
 )

@@ -104,6 +104,8 @@ class Operation:
     shape. For ``Kind.SET``: (Sequence[Image], parameters) → Iterator[Combined].
     For ``Kind.VOLUME``: (Volume, parameters) → Iterator[Projected], see ``space``.
     ``contrast`` is the derived pixel contrast of Image Type, PS3.3 Table C.8-131.
+    ``keeps_range`` is false where values keep their unit but not their range, as
+    differences and sums do: the window of the source would not show them.
     ``divisible``: a ``Kind.VOLUME`` operation that computes only its ``Volume.share``.
     """
 
@@ -116,6 +118,7 @@ class Operation:
     code: Code | None = None
     meaning: Meaning = Meaning.SAME
     colors: Colors = Colors.EACH
+    keeps_range: bool = True
     divisible: bool = False
 
     @property

@@ -88,4 +88,5 @@ OPERATION = Operation(
     contrast="SUBTRACTION",
     code=Code(value="113062", meaning="Pixel by pixel subtraction"),
     colors=Colors.REFUSED,
+    keeps_range=False,
 )
