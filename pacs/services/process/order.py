@@ -96,6 +96,19 @@ def addressed(
         return Address(ours=False)
 
 
+def begins_of(data_set: Dataset) -> datetime | None:
+    """Before when a workitem is not begun; ``None`` where it says nothing that can be read."""
+    try:
+        return read_time(_text(data_set, "ScheduledProcedureStepStartDateTime"))
+    except Exception:  # noqa: BLE001 - pydicom raises whatever the values provoke
+        return None
+
+
+def is_ready(data_set: Dataset) -> bool:
+    """Tell whether all that a workitem is done to is there, says who made it. PS3.3 Section C.30.2."""
+    return str(data_set.get("InputReadinessState") or "").strip() == "READY"
+
+
 def expiration_of(data_set: Dataset) -> datetime | None:
     """When a workitem is not gone on with any more; ``None`` where it says nothing that can be read."""
     try:
