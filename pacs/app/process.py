@@ -73,6 +73,7 @@ def processing(archive: "Archive") -> Iterator[Processing]:
             computing=_computing(archive, processor),
             records=archive.records,
             audit=archive.audit,
+            snapshots=archive.snapshots,
         )
 
 
