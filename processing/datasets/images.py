@@ -167,6 +167,8 @@ class Source:
                     folder=self._place.folder,
                     max_bytes=self._place.max_bytes,
                 )
+            elif elements[PIXEL_DATA].fragments is not None:
+                raise NoImage("an image is compressed in a way that is not read here")
             image = _described(elements)
             decoded = native.value_of(elements, image), image
         if image.frames > 1:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import convert_color_space
 from pydicom.sequence import Sequence as Items
 
@@ -64,6 +65,15 @@ def test_shared_chrominance_of_another_length_is_refused(tmp_path: Path) -> None
     source.PixelData += b"\0" * 4
     answer = asked("median", saved([source], tmp_path / "in"), tmp_path / "out")
     assert answer == {"refused": "the pixels of an image cannot be read: SizeNotCarried"}
+
+
+def test_an_image_compressed_as_nobody_does_any_more_is_refused_for_that(tmp_path: Path) -> None:
+    source = image(np.zeros((8, 8), np.uint16), patient())
+    source.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.55"  # JPEG, full progression, retired
+    source.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
+    source["PixelData"].is_undefined_length = True
+    answer = asked("median", saved([source], tmp_path / "in"), tmp_path / "out")
+    assert answer == {"refused": "an image is compressed in a way that is not read here"}
 
 
 @pytest.mark.parametrize(
