@@ -189,6 +189,10 @@ def timed(**content: Sequence[Any]) -> FileDataset:
             "TemporalPositionIndex": [1, 2, 3, 4],
         },
         {
+            "FrameAcquisitionDateTime": [f"2026010210000{n}" for n in (3, 1, 0, 2)],
+            "FrameReferenceDateTime": [f"2026010210000{n}" for n in (1, 2, 3, 4)],
+        },
+        {
             "FrameAcquisitionDateTime": [
                 "20260102100003+0000",
                 "20260102110001+0100",
