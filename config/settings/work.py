@@ -247,6 +247,10 @@ class Process(Section, frozen=True, kw_only=True):
             description="Time for which results that are held still are given for the same request instead of new ones"
         ),
     ] = 2_592_000.0
+    max_wait_s: Annotated[
+        Annotated[float, Meta(ge=1, le=315_360_000)],
+        Meta(description="Time a workitem may wait for its input to become ready"),
+    ] = 2_592_000.0
     purge_cron: Annotated[
         str,
         Meta(description="When it is forgotten what was made longer ago; empty is never"),

@@ -26,5 +26,6 @@ def previews(archive: "Archive") -> Iterator[Previews]:
             store=archive.store,
             processor=processor,
             painter=painter,
+            snapshots=archive.snapshots,
             most=settings.max_instances,
         )

@@ -73,6 +73,7 @@ def processing(archive: "Archive") -> Iterator[Processing]:
             computing=_computing(archive, processor),
             records=archive.records,
             audit=archive.audit,
+            snapshots=archive.snapshots,
         )
 
 
@@ -88,6 +89,7 @@ def attached(archive: "Archive", workitems: Workitems) -> "Attached":
     processor = processor_of(archive)
     desk = _desk(archive, workitems, processor)
     workitems.add_on_created(Placing(desk.operations, desk.ae_title).on_created)
+    workitems.add_on_ready(desk.results.bring_forward)
     settings = archive.settings.process
 
     def purge(_: JobContext[Nothing]) -> int:

@@ -45,6 +45,7 @@ def preview(home: Home, /, *, output: Path, force: bool, operation: str, **said:
     """Compute one result and write it as an 8-bit PNG picture: what an operation will do.
 
     Of an operation on each image, the first image of what is named is taken. Nothing is held, no usage noted.
+    Once there are contracts, that of whose images they are must grant processing.
     """
     from pacs.app.preview import previews
     from pacs.services.preview import Glimpse

@@ -66,8 +66,10 @@ def run(
 ) -> int:
     """Compute in this process, on every core, and hold the results as derived series.
 
-    They belong to whoever registered the source, and to its study. Asked again,
-    it makes a further series. Exit code 1: something could not be processed; what could is held.
+    This is the administrator's door, at the machine: it asks nobody who you are. The results
+    belong to whoever registered the source, and to its study; usage is noted for them, and
+    once there are contracts theirs must grant processing. Asked again, it makes a further series.
+    Exit code 1: something could not be processed or is not granted; what could is held.
     """
     if not (study or series):
         raise click.UsageError("name what is meant: --study or --series")

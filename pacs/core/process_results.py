@@ -92,6 +92,10 @@ class ResultTable(Protocol):
         """Forget what ended so long ago; gives how many pieces."""
         ...
 
+    def bring_forward(self, workitem: str) -> None:
+        """Let the job that waits to begin a workitem look at it now, within a transaction."""
+        ...
+
     def idle(self, after: int, most: int) -> Sequence[Idle]:
         """Jobs with greater numbers than ``after`` that wait, by their numbers; none of which a piece runs."""
         ...

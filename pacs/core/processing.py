@@ -20,12 +20,16 @@ class Takes(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One parameter of an operation, in words: what it may be, what it is unless given, what for."""
+    """One parameter of an operation, in words: what it may be, what it is unless given, what for.
+
+    Whether one that ``is_length`` is in mm or in pixels, the operation's parameter ``unit`` says.
+    """
 
     name: str
     default: str
     bounds: str
     says: str
+    is_length: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ Decides what it is computed of and which result is shown; knows no pixels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Protocol
 
 from pydicom.uid import generate_uid
@@ -12,7 +13,7 @@ from pydicom.uid import generate_uid
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller
 from pacs.core.errors import InstanceNotFound, ProcessingRefused
-from pacs.core.ports import InstanceStore, RetrieveIndex
+from pacs.core.ports import InstanceStore, RetrieveIndex, Snapshots
 from pacs.core.processing import (
     DerivedImage,
     ProcessingRequest,
@@ -21,6 +22,7 @@ from pacs.core.processing import (
     Takes,
 )
 from pacs.core.records import Held, Selection
+from pacs.services.process.standing import owners_purposes
 
 
 class Painter(Protocol):
@@ -54,23 +56,31 @@ class Previews:
         store: InstanceStore,
         processor: Processor,
         painter: Painter,
+        snapshots: Snapshots,
         most: int,
     ) -> None:
         self._index = index
         self._store = store
         self._processor = processor
         self._painter = painter
+        self._snapshots = snapshots
         self._most = most
 
     def png(self, caller: Caller, glimpse: Glimpse) -> bytes:
-        """Compute and paint. Raises ``ProcessingUnknown``, ``ProcessingRefused``, ``InstanceNotFound``."""
+        """Compute and paint. Raises ``ProcessingUnknown``, ``ProcessingRefused``, ``InstanceNotFound``.
+
+        And ``NotAuthorized`` where the contract of whose images they are grants no processing.
+        """
         takes = self._processor.checked(glimpse.operation, glimpse.parameters).takes
         if takes is not Takes.IMAGE and glimpse.selection.level is Level.IMAGE:
             raise ProcessingRefused(f"{glimpse.operation} takes {takes.value}: name a series")
+        sources = self._sources(caller, glimpse, takes)
+        owners = {one.registrant for one in sources}
+        owners_purposes(owners, self._snapshots.newest(), datetime.now(UTC))
         request = ProcessingRequest(
             operation=glimpse.operation,
             parameters=glimpse.parameters,
-            sources=[self._stored(one) for one in self._sources(caller, glimpse, takes)],
+            sources=[self._stored(one) for one in sources],
             series_instance_uid=str(generate_uid(prefix=None)),
         )
         with self._processor.process(request) as results:

@@ -68,6 +68,8 @@ class Label:
     series_description: str
     made: datetime
     uid_root: str = ""
+    note: str = ""
+    """What else a reader has to know of how it was computed."""
 
     def uid(self, of: str, number: int) -> str:
         """Give the SOP Instance UID of result ``number``: always the same one, where there is a root.
@@ -84,7 +86,8 @@ class Label:
     def derivation(self) -> str:
         """Exactly which processing this was: name, version and every parameter."""
         values = " ".join(f"{name}={value}" for name, value in told(self.parameters))
-        return f"{self.operation.name} {self.operation.version}: {values}".removesuffix(": ")
+        said = f"{self.operation.name} {self.operation.version}: {values}".removesuffix(": ")
+        return f"{said}, {self.note}" if self.note else said
 
 
 def require_images(heads: Iterable[Dataset]) -> None:

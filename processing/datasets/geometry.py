@@ -6,19 +6,21 @@ make up a volume. File order and Instance Number say nothing here. What is no
 volume is refused with the reason, never mended. PS3.3 Sections C.7.6.2 and C.7.6.16.2.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from pydicom.dataset import Dataset
 
-from processing.datasets.raw_values import numbers_of
+from processing.datasets.raw_values import numbers_of, text_of
 from processing.operations.operation import NotProcessable
 from processing.operations.space import Grid, Vector
 
 _POSITION = 0x0020_0032
 _ORIENTATION = 0x0020_0037
+_FRAME_OF_REFERENCE = 0x0020_0052
 _PIXEL_SPACING = 0x0028_0030
 _NUMBER_OF_FRAMES = 0x0028_0008
 _PER_FRAME = 0x5200_9230
@@ -65,6 +67,10 @@ class SpacingUneven(NotProcessable):
     """The distances between slices differ."""
 
 
+class SpacesMixed(NotProcessable):
+    """Positions are counted from different origins."""
+
+
 class SlicesOutOfLine(NotProcessable):
     """Slices are evenly spaced but do not lie behind each other on a line."""
 
@@ -95,7 +101,7 @@ def functional(head: Dataset, frame: int, keyword: str) -> Dataset | None:
 
 def spacing_of(head: Dataset, frame: int) -> tuple[float, float] | None:
     """Give the distance between rows and between columns, in mm in the patient, where it is stated."""
-    numbers = _numbers(_holder(head, frame, "PixelMeasuresSequence"), _PIXEL_SPACING, 2)
+    numbers = stated_numbers(_holder(head, frame, "PixelMeasuresSequence"), _PIXEL_SPACING, 2)
     if numbers is None or not (numbers > 0).all():
         return None
     return float(numbers[0]), float(numbers[1])
@@ -106,8 +112,8 @@ def grid_of(head: Dataset, frame: int) -> Grid | None:
     groups = _has_groups(head)
     if not groups and _NUMBER_OF_FRAMES in head and int(head.get("NumberOfFrames") or 1) > 1:
         return None  # one position cannot be that of several frames
-    position = _numbers(_holder(head, frame, "PlanePositionSequence"), _POSITION, 3)
-    cosines = _numbers(_holder(head, frame, "PlaneOrientationSequence"), _ORIENTATION, 6)
+    position = stated_numbers(_holder(head, frame, "PlanePositionSequence"), _POSITION, 3)
+    cosines = stated_numbers(_holder(head, frame, "PlaneOrientationSequence"), _ORIENTATION, 6)
     spacing = spacing_of(head, frame)
     if position is None or cosines is None or spacing is None:
         return None
@@ -158,16 +164,12 @@ def stack_of(grids: Sequence[Grid | None]) -> Stack:
     return Stack(order=tuple(map(int, order)), first=known[order[0]], step_mm=step)
 
 
-def place_of(head: Dataset, grid: Grid | None) -> tuple[object, ...]:
-    """Give what images of the same place have in common: the plane and its pixels.
-
-    Images that do not say where they lie share a place if they are of one series and size.
-    """
-    matrix = (int(head.Rows), int(head.Columns))
-    if grid is None:
-        return (str(head.SeriesInstanceUID), *matrix)
-    lies = np.concatenate((grid.origin_mm, grid.along_row, grid.along_column, grid.spacing_mm))
-    return (str(head.get("FrameOfReferenceUID")), *matrix, *np.round(lies, 2).tolist())
+def require_one_space(heads: Iterable[Dataset]) -> None:
+    """Refuse images whose positions mean nothing to each other. PS3.3 Section C.7.4.1. Raises ``SpacesMixed``."""
+    spaces = Counter(text_of(one, _FRAME_OF_REFERENCE) for one in heads)
+    if len(spaces) > 1:
+        others = spaces.total() - spaces.most_common(1)[0][1]
+        raise SpacesMixed(f"{others} of {spaces.total()} images lie in another Frame of Reference")
 
 
 def flattened(head: Dataset, frame: int) -> Dataset:
@@ -226,7 +228,7 @@ def _holder(head: Dataset, frame: int, keyword: str) -> Dataset | None:
     return functional(head, frame, keyword) if _has_groups(head) else head
 
 
-def _numbers(holder: Dataset | None, tag: int, count: int) -> Vector | None:
+def stated_numbers(holder: Dataset | None, tag: int, count: int) -> Vector | None:
     """Give the values of an attribute, ``None`` unless they are ``count`` finite numbers."""
     try:
         numbers = np.array(() if holder is None else numbers_of(holder, tag), dtype=np.float64)

@@ -25,10 +25,13 @@ from processing.datasets.image_pixel import ImagePixel, described
 from processing.datasets.raw_values import numbers_of
 from processing.datasets.scale import Scale
 from processing.datasets.syntaxes import COMPRESSED, EXPLICIT_LITTLE_ENDIAN
+from processing.datasets.value_representations import number
 from processing.operations.operation import Mask, NotProcessable, Values
 
 _PER_FRAME = 0x5200_9230
 _MODALITY_LUT = 0x0028_3000
+_BITS_ALLOCATED = 0x0028_0100
+_FLOATING = (0x7FE0_0008, 0x7FE0_0009)
 _RESCALE_INTERCEPT = 0x0028_1052
 _RESCALE_SLOPE = 0x0028_1053
 
@@ -57,10 +60,9 @@ class Source:
         self._native: tuple[int, int] | None = None
         if not self._skimmed():
             with self._opened() as elements:
-                if PIXEL_DATA not in elements:
-                    raise NoImage("an instance holds no image")
+                _require_pixels(elements)
                 self.head = head_of(elements)
-                self._image = described(elements)
+                self._image = _described(elements)
         self._kept: tuple[memoryview, ImagePixel] | None = None
         self._scales: dict[int, Scale] = {}
         if self.photometric not in GRAYSCALE | {PALETTE} and self._image.form.samples != 3:
@@ -138,9 +140,9 @@ class Source:
         if photometric == PALETTE:
             mapped = apply_color_lut(samples, self.head)
             return mapped.astype(np.float64), mapped.dtype.itemsize * 8
-        if photometric not in COLOR:
+        if photometric not in COLOR | {native.SHARED_CHROMINANCE}:
             raise NoImage(f"no operation takes {photometric[:16]}")
-        if photometric == "YBR_FULL":
+        if photometric != "RGB":
             if self._image.form.bits_stored != 8:
                 raise NoImage("luminance and chrominance of another depth than 8 bits")
             samples = convert_color_space(samples, "YBR_FULL", "RGB")
@@ -148,10 +150,7 @@ class Source:
 
     def _samples(self, frame: int) -> npt.NDArray[Any]:
         value, image = self._decoded()
-        start = frame * image.form.frame_bytes
-        (cells,) = native.frames(
-            value[start : start + image.form.frame_bytes], image, whole_cells=True
-        )
+        cells = native.frame_of(value, image, frame)
         return _bits_stored(cells, image)
 
     def _decoded(self) -> tuple[memoryview, ImagePixel]:
@@ -168,7 +167,9 @@ class Source:
                     folder=self._place.folder,
                     max_bytes=self._place.max_bytes,
                 )
-            image = described(elements)
+            elif elements[PIXEL_DATA].fragments is not None:
+                raise NoImage("an image is compressed in a way that is not read here")
+            image = _described(elements)
             decoded = native.value_of(elements, image), image
         if image.frames > 1:
             self._kept = decoded
@@ -185,7 +186,7 @@ class Source:
             found = skim.skimmed(source.mapped(file)[offset:])
         if found is None or found.pixels is None:
             return False
-        image = described(found.described)
+        image = _described(found.described)
         wanted = image.form.frame_bytes * image.frames
         if image.frames != 1 or found.pixels[1] not in (wanted, wanted + wanted % 2):
             return False
@@ -204,6 +205,21 @@ class Source:
         return source.opened(
             *self._stored, folder=self._place.folder, max_bytes=self._place.max_bytes
         )
+
+
+def _require_pixels(elements: DataSet) -> None:
+    """Refuse what has no pixels that are whole numbers. PS3.3 Section C.7.6.24."""
+    if PIXEL_DATA in elements:
+        return
+    if any(tag in elements for tag in _FLOATING):
+        raise NoImage("an image of floating point pixels: no operation takes those")
+    raise NoImage("an instance holds no image")
+
+
+def _described(elements: DataSet) -> ImagePixel:
+    if number(elements, _BITS_ALLOCATED) == 1:
+        raise NoImage("an image of single bits, as of a segmentation: no operation takes those")
+    return described(elements)
 
 
 def head_of(elements: DataSet) -> Dataset:

@@ -179,7 +179,13 @@ def _fact(operation: Operation) -> OperationFact:
         summary=operation.summary,
         code="" if operation.code is None else operation.code.value,
         parameters=[
-            Parameter(name=name, default=defaults[name], bounds=rule.bounds, says=rule.says)
+            Parameter(
+                name=name,
+                default=defaults[name],
+                bounds=rule.bounds,
+                says=rule.says,
+                is_length=rule.is_length,
+            )
             for name, rule in rules(operation.parameters).items()
         ],
         divisible=operation.divisible,

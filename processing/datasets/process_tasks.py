@@ -14,11 +14,19 @@ from typing import Any, TypedDict
 import numpy as np
 import pydicom.config
 
-from processing.codecs.frame import COLOR, NotEncodable
+from processing.codecs.frame import PALETTE, NotEncodable
 from processing.datasets.derived import Label, require_images
-from processing.datasets.geometry import flattened, grid_of, place_of, spacing_of, stack_of
+from processing.datasets.geometry import (
+    flattened,
+    grid_of,
+    require_one_space,
+    spacing_of,
+    stack_of,
+)
 from processing.datasets.image_pixel import PixelsUndecodable
 from processing.datasets.images import Place, Source, Stored
+from processing.datasets.pixel_size import pixel_size_of
+from processing.datasets.places import PlaceUnknown, number_of, place_of, time_of
 from processing.datasets.references import Reference, references_of
 from processing.datasets.results import DoesNotFit, Origin, Results
 from processing.datasets.scale import display
@@ -100,13 +108,22 @@ def _each(sources: Sequence[Source], results: Results, threads: int) -> None:
     if not any(one.is_color or one.is_framed for one in sources):
         label = results.label
         for source, values in in_turn(lambda one: _run(one, 0, label), sources, threads):
-            results.gray(values, _origin(source))
+            _noted(results, source).gray(values, _origin(source))
         return
     for source in sources:
         if source.is_color:
-            _color(source, results)
+            _color(source, _noted(results, source))
         else:
-            _gray(source, results)
+            _gray(source, _noted(results, source))
+
+
+def _noted(results: Results, source: Source) -> Results:
+    """Have results say where their mm are, where these are not those of Pixel Spacing."""
+    label = results.label
+    size = pixel_size_of(source.head, 0)
+    if size is None or not size.note or getattr(label.parameters, "unit", "") != "mm":
+        return results
+    return replace(results, label=replace(label, note=size.note))
 
 
 def _gray(source: Source, results: Results) -> None:
@@ -126,8 +143,13 @@ def _gray(source: Source, results: Results) -> None:
 
 
 def _run(source: Source, frame: int, label: Label) -> Values:
-    image = Image(values=source.values(frame), spacing_mm=spacing_of(source.head, frame))
+    image = Image(values=source.values(frame), spacing_mm=_spacing_mm(source, frame))
     return run_on_image(label.operation, image, label.parameters)
+
+
+def _spacing_mm(source: Source, frame: int) -> tuple[float, float] | None:
+    size = pixel_size_of(source.head, frame)
+    return None if size is None else size.spacing_mm
 
 
 def _color(source: Source, results: Results) -> None:
@@ -139,7 +161,7 @@ def _color(source: Source, results: Results) -> None:
     def colors() -> Iterator[Values]:
         return (_run_color(source, frame, results.label) for frame in range(source.frames))
 
-    stays = source.photometric in COLOR and operation.colors is not Colors.LUMINANCE
+    stays = source.photometric != PALETTE and operation.colors is not Colors.LUMINANCE
     if stays and source.is_framed:
         results.frames_of_color(colors(), bits, _origin(source))
         return
@@ -153,7 +175,7 @@ def _color(source: Source, results: Results) -> None:
 
 def _run_color(source: Source, frame: int, label: Label) -> Values:
     colors, bits = source.colors(frame)
-    spacing = spacing_of(source.head, frame)
+    spacing = _spacing_mm(source, frame)
 
     def run(values: Values) -> Values:
         image = Image(values=values, spacing_mm=spacing)
@@ -173,7 +195,7 @@ def _origin(source: Source, frame: int | None = None) -> Origin:
     """What a result of one source, or of one of its frames, takes after."""
     head = source.head if frame is None else flattened(source.head, frame)
     some = () if frame is None or source.frames == 1 else (frame + 1,)
-    number = _whole(source.head.get("InstanceNumber")) if frame is None else frame + 1
+    number = number_of(source.head.get("InstanceNumber")) if frame is None else frame + 1
     return Origin(
         head=head,
         scale=display() if source.is_color else source.scale(frame or 0),
@@ -197,16 +219,8 @@ class _Frame:
     def values(self) -> Values:
         return self.source.values(self.frame)
 
-    def time(self) -> tuple[str, int, int, int]:
-        """When it was taken: what is known of that, in the order in which it is believed."""
-        head = self.source.head
-        day, time = str(head.get("AcquisitionDate") or ""), str(head.get("AcquisitionTime") or "")
-        return (
-            str(head.get("AcquisitionDateTime") or day + time),
-            _whole(head.get("SeriesNumber")),
-            _whole(head.get("InstanceNumber")),
-            self.frame,
-        )
+    def time(self) -> tuple[object, ...]:
+        return time_of(self.source.head, self.frame)
 
 
 class _Images(Sequence[Image]):
@@ -225,12 +239,15 @@ class _Images(Sequence[Image]):
 
 def _sets(sources: Sequence[Source], results: Results) -> None:
     places: dict[tuple[object, ...], list[_Frame]] = {}
+    unknown: dict[str, None] = {}
     for one in _frames(sources, results.label):
-        grid = grid_of(one.source.head, one.frame)
-        places.setdefault(place_of(one.source.head, grid), []).append(one)
+        try:
+            places.setdefault(place_of(one.source.head, one.frame), []).append(one)
+        except PlaceUnknown as refusal:
+            unknown[str(refusal)] = None
     several = [frames for frames in places.values() if len(frames) > 1]
     if not several:
-        raise NotProcessable("no two images show the same place")
+        raise NotProcessable("; ".join(("no two images show the same place", *unknown)))
     for frames in several:
         ordered = sorted(frames, key=_Frame.time)
         for combined in run_on_set(
@@ -242,6 +259,7 @@ def _sets(sources: Sequence[Source], results: Results) -> None:
 
 def _volume(sources: Sequence[Source], results: Results, request: Request) -> None:
     frames = _frames(sources, results.label)
+    require_one_space(one.source.head for one in frames if one.frame == 0)
     stack = stack_of([grid_of(one.source.head, one.frame) for one in frames])
     ordered = [frames[number] for number in stack.order]
     volume = Volume(
@@ -313,10 +331,3 @@ def _references(used: Sequence[_Frame]) -> tuple[Reference, ...]:
         for some in by_source.values()
     ]
     return references_of(heads, frames)
-
-
-def _whole(value: object) -> int:
-    try:
-        return int(str(value))
-    except ValueError:
-        return 0

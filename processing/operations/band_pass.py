@@ -12,7 +12,7 @@ from processing.operations.operation import (
     Operation,
     Values,
 )
-from processing.operations.parameters import Parameters, number, unit
+from processing.operations.parameters import Parameters, length, unit
 from processing.operations.spectrum import Between, passed
 
 
@@ -20,8 +20,8 @@ from processing.operations.spectrum import Between, passed
 class BandPass(Parameters):
     """Keep what lies between two periods; the gain is the difference of two Gaussians."""
 
-    shorter: float = number(2.0, least=0.01, most=10_000, says="Period below which little is kept")
-    longer: float = number(20.0, least=0.01, most=10_000, says="Period above which little is kept")
+    shorter: float = length(2.0, least=0.01, most=10_000, says="Period below which little is kept")
+    longer: float = length(20.0, least=0.01, most=10_000, says="Period above which little is kept")
     unit: str = unit()
 
 

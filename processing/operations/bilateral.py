@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from processing.operations.operation import Code, Image, Kind, NotProcessable, Operation, Values
-from processing.operations.parameters import Parameters, number, unit
+from processing.operations.parameters import Parameters, length, number, unit
 
 _REACH = 2.0
 """Standard deviations that are looked at."""
@@ -17,7 +17,7 @@ _MAX_REACH_PX = 25
 class Bilateral(Parameters):
     """Smooth what is similar, keep edges."""
 
-    sigma: float = number(1.5, least=0.01, most=100.0, says="Standard deviation of the distance")
+    sigma: float = length(1.5, least=0.01, most=100.0, says="Standard deviation of the distance")
     sigma_value: float = number(
         50.0, least=1e-6, most=1e6, says="Standard deviation of the difference, in modality units"
     )

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import scipy
 
 from processing.operations.operation import Code, Image, Kind, Operation, Values
-from processing.operations.parameters import Parameters, number, unit
+from processing.operations.parameters import Parameters, length, unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gaussian(Parameters):
     """Smooth by a Gaussian, the same in mm along rows and columns."""
 
-    sigma: float = number(1.0, least=0.01, most=100.0, says="Standard deviation")
+    sigma: float = length(1.0, least=0.01, most=100.0, says="Standard deviation")
     unit: str = unit()
 
 

@@ -11,7 +11,7 @@ from processing.operations.operation import (
     Operation,
     Values,
 )
-from processing.operations.parameters import Parameters, number, unit
+from processing.operations.parameters import Parameters, length, unit
 from processing.operations.spectrum import Rejected, passed
 
 
@@ -19,7 +19,7 @@ from processing.operations.spectrum import Rejected, passed
 class HighPass(Parameters):
     """Take away what is coarser than a period; the gain is one less a Gaussian."""
 
-    period: float = number(20.0, least=0.01, most=10_000, says="Period whose gain is one half")
+    period: float = length(20.0, least=0.01, most=10_000, says="Period whose gain is one half")
     unit: str = unit()
 
 

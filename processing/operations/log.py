@@ -13,7 +13,7 @@ from processing.operations.operation import (
     Operation,
     Values,
 )
-from processing.operations.parameters import Parameters, number, unit
+from processing.operations.parameters import Parameters, length, unit
 
 _REACH = 6.0
 """Standard deviations at which the Gaussian is cut: nearer, an even image would not become zero."""
@@ -23,7 +23,7 @@ _REACH = 6.0
 class LaplacianOfGaussian(Parameters):
     """Give the Laplacian of the image smoothed by a Gaussian, per mm² or per pixel²."""
 
-    sigma: float = number(1.5, least=0.01, most=100.0, says="Standard deviation")
+    sigma: float = length(1.5, least=0.01, most=100.0, says="Standard deviation")
     unit: str = unit()
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from processing.operations.operation import Code, Image, Kind, Operation, Values
-from processing.operations.parameters import Parameters, number, unit
+from processing.operations.parameters import Parameters, length, unit
 from processing.operations.spectrum import Gain, passed
 
 
@@ -11,7 +11,7 @@ from processing.operations.spectrum import Gain, passed
 class LowPass(Parameters):
     """Take away what is finer than a period; the gain is Gaussian."""
 
-    period: float = number(4.0, least=0.01, most=10_000, says="Period whose gain is one half")
+    period: float = length(4.0, least=0.01, most=10_000, says="Period whose gain is one half")
     unit: str = unit()
 
 

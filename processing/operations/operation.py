@@ -76,7 +76,9 @@ class Image:
     def needed_spacing(self) -> tuple[float, float]:
         """Give the size of a pixel. Raises ``SpacingUnknown``."""
         if self.spacing_mm is None:
-            raise SpacingUnknown("an image states no Pixel Spacing: set unit=px")
+            raise SpacingUnknown(
+                "an image does not say how large its pixels are in mm: give unit=px"
+            )
         return self.spacing_mm
 
 

@@ -28,6 +28,8 @@ class Rule:
     most: float = math.inf
     choices: tuple[str, ...] = ()
     odd: bool = False
+    is_length: bool = False
+    """The parameter ``unit`` says whether it is in mm or in pixels."""
 
     def read(self, name: str, text: str) -> object:
         """Read a value. Raises ``ParameterRefused``."""
@@ -64,6 +66,12 @@ class Rule:
 def number(default: float, *, least: float, most: float, says: str) -> Any:
     """Declare a real number."""
     rule = Rule(kind=float, says=says, least=least, most=most)
+    return field(default=default, metadata={"rule": rule})
+
+
+def length(default: float, *, least: float, most: float, says: str) -> Any:
+    """Declare a length in the unit that the parameter declared by ``unit`` says."""
+    rule = Rule(kind=float, says=says, least=least, most=most, is_length=True)
     return field(default=default, metadata={"rule": rule})
 
 

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 import scipy
 
 from processing.operations.operation import Code, Image, Kind, Operation, Values
-from processing.operations.parameters import Parameters, number, unit
+from processing.operations.parameters import Parameters, length, number, unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsharp(Parameters):
     """Sharpen by an unsharp mask."""
 
-    sigma: float = number(1.5, least=0.01, most=100.0, says="Standard deviation of the mask")
+    sigma: float = length(1.5, least=0.01, most=100.0, says="Standard deviation of the mask")
     amount: float = number(0.7, least=0, most=10, says="How much of the difference is added")
     unit: str = unit()
 

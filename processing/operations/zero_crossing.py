@@ -15,14 +15,14 @@ from processing.operations.operation import (
     Operation,
     Values,
 )
-from processing.operations.parameters import Parameters, number, unit
+from processing.operations.parameters import Parameters, length, number, unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZeroCrossing(Parameters):
     """Mark edges where the Laplacian of a Gaussian changes its sign."""
 
-    sigma: float = number(1.5, least=0.01, most=100.0, says="Standard deviation")
+    sigma: float = length(1.5, least=0.01, most=100.0, says="Standard deviation")
     threshold: float = number(
         1.0, least=0, most=1e9, says="Least change, in modality units per mm² or pixel²"
     )

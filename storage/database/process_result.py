@@ -147,6 +147,14 @@ class ProcessResultTable:
             for number, uid in self._database.execute(_IDLE, (after, most))
         ]
 
+    def bring_forward(self, workitem: str) -> None:
+        """Let the job that waits to begin a workitem look at it now, within a transaction."""
+        self._database.write(
+            "UPDATE job SET state = 'waiting', not_before_utc = NULL "
+            f"WHERE kind = '{_WORKITEM}' AND state = 'delayed' AND cause = ?",
+            (f"workitem {workitem}",),
+        )
+
     def purge(self, older_s: float) -> int:
         """Forget what ended so long ago; gives how many pieces."""
         before_ms = _now_ms() - int(older_s * 1_000)

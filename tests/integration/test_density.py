@@ -146,6 +146,19 @@ def palette(study: Dataset) -> FileDataset:
     return made
 
 
+def shared(study: Dataset) -> FileDataset:
+    """Two frames of ultrasound, gray, of which two pixels share their chrominance."""
+    made = image(np.zeros((320, 512), np.uint8), study, sop_class=ULTRASOUND)
+    made.Modality, made.NumberOfFrames, made.SamplesPerPixel = "US", 2, 3
+    made.PhotometricInterpretation, made.PlanarConfiguration = "YBR_FULL_422", 0
+    pairs = np.full((2, 320, 256, 4), 128, np.uint8)
+    pairs[..., :2] = np.array((50, 200)).reshape(2, 1, 1, 1)
+    made.PixelData = pairs.tobytes()
+    for name in ("ImagePositionPatient", "ImageOrientationPatient"):
+        delattr(made, name)
+    return made
+
+
 def report(study: Dataset) -> FileDataset:
     made = image(np.zeros((1, 1), np.uint16), study, sop_class=REPORT)
     made.Modality = "SR"
@@ -170,6 +183,7 @@ def contents() -> dict[str, FileDataset]:
         "wide": wide,
         "frames": frames(study),
         "palette": palette(study),
+        "shared": shared(study),
         "report": report(study),
         "broken": broken,
     }
@@ -301,6 +315,16 @@ def test_a_palette_becomes_a_secondary_capture_in_colours(place: Place) -> None:
     assert np.abs(colors[4::8, 4::8].astype(int) - expected).max() <= 1, "in the middle of blocks"
 
 
+def test_frames_of_shared_chrominance_stay_frames_of_their_class(place: Place) -> None:
+    last, _, (reduced,) = place.got("shared")
+    assert last.Status == 0x0000
+    found = read(reduced)
+    assert (found.SOPClassUID, found.NumberOfFrames) == (ULTRASOUND, 2)
+    assert (found.Rows, found.Columns, found.PhotometricInterpretation) == (160, 256, "RGB")
+    colors = np.frombuffer(found.PixelData, np.uint8).reshape(2, 160, 256, 3)
+    assert (colors[0] == 50).all() and (colors[1] == 200).all()
+
+
 def test_what_becomes_of_another_class_goes_in_the_syntax_taken_for_that(place: Place) -> None:
     contexts = [(ULTRASOUND, EXPLICIT_LITTLE), (SECONDARY_CAPTURE, IMPLICIT_LITTLE)]
     asked = place.asked("palette")
@@ -395,8 +419,9 @@ def test_movescu_has_all_of_it_sent_to_a_storescp(
     assert len(came) == len(place.held) - 1, "all but the broken one"
     sides = [int(one.get("Rows", 0)) for one in came] + [int(one.get("Columns", 0)) for one in came]
     assert max(sides) == BOUND_PX
-    assert {str(one.SOPClassUID) for one in came} == {CT, XA, SECONDARY_CAPTURE, REPORT}
-    assert len([one for one in came if one.ImageType[0] == "DERIVED"]) == 5
+    expected = {CT, XA, ULTRASOUND, SECONDARY_CAPTURE, REPORT}
+    assert {str(one.SOPClassUID) for one in came} == expected
+    assert len([one for one in came if one.ImageType[0] == "DERIVED"]) == 6
 
 
 def test_a_cancelled_move_leaves_no_files(place: Place) -> None:

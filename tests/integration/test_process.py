@@ -12,10 +12,13 @@ import pytest
 from pydicom.dataset import Dataset
 
 from config.settings import Process
+from pacs.app import subscriber
 from pacs.app.archive import Archive
 from pacs.app.process import operations, processing
 from pacs.cli import exits, main
 from pacs.core.attributes import Level
+from pacs.core.caller import Right
+from pacs.core.contract import Purpose
 from pacs.core.errors import (
     CapacityExhausted,
     InstanceNotFound,
@@ -28,6 +31,7 @@ from pacs.core.processing import ProcessingRequest, StoredImage
 from pacs.core.records import Arrival, Job, Selection, Snapshot
 from pacs.services.process import Asked, Processing, Tally
 from processing.datasets.process import SandboxedProcessor
+from tests.integration.test_subscriber import contract
 from tests.keeping import ADMIN, keep, listed, opened
 from tests.phantoms import ct_series, hounsfield, patient, saved
 
@@ -244,3 +248,50 @@ def test_the_command_line(
     ):
         code, out, err = pacs("process", "run", *arguments)
         assert code == expected and line in err and not out
+
+
+def test_at_the_machine_the_owner_s_contract_must_grant_processing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PACS_STORAGE__RESERVE_BYTES", "0")
+    made = [ct_series(count=2, rows=16, columns=16) for _ in range(2)]
+    owners = dict(zip(("radiology", "local"), made, strict=True))
+    for name, images in owners.items():
+        with opened(tmp_path) as archive:
+            for one in images:
+                keep(archive, Dataset(dict(one.items())), registrant=name)
+
+    def pacs(of: str, *command: str) -> tuple[int, str]:
+        series = ("--series", owners[of][0].SeriesInstanceUID)
+        code = main.run(["--home", str(tmp_path), "process", *command, *series])
+        return code, capsys.readouterr().err.strip()
+
+    run = ("run", "median")
+    preview = ("preview", "median", "--force", "--output", str(tmp_path / "seen.png"))
+    for owner in owners:
+        assert pacs(owner, *run)[0] == exits.DONE, "without a contract this machine is trusted"
+    with opened(tmp_path) as archive:
+        rights = frozenset(Right) - {Right.CONNECT}
+        subscriber.contracts(archive).add(ADMIN, contract("radiology", rights=rights))
+        purpose = Purpose(name="teaching")
+        subscriber.terms(archive).add_purpose(ADMIN, "radiology", purpose, default=True)
+    for command in (run, preview):
+        assert pacs("radiology", *command)[0] == exits.DONE
+        code, said = pacs("local", *command)
+        assert code == exits.FAILED and len(said.splitlines()) == 1
+        assert "images of local are not processed" in said
+    with opened(tmp_path) as archive:
+        subscriber.contracts(archive).revoke(ADMIN, "radiology", [Right.PROCESS])
+    for command in (run, preview):
+        code, said = pacs("radiology", *command)
+        assert code == exits.FAILED and "radiology has no right to process" in said
+    with opened(tmp_path) as archive:
+        facts = (
+            "SELECT subscriber, purpose FROM usage_fact WHERE kind = 'process' ORDER BY noted_ms"
+        )
+        noted = [tuple(row) for row in archive.database.execute(facts)]
+    assert noted == [("radiology", ""), ("local", ""), ("radiology", "teaching")]
+    (path,) = (tmp_path / "audit").glob("*.jsonl")
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    refused = [one for one in events if one["event"] == "process-refused"]
+    assert len(refused) == 2 and all("not processed" in one["cause"] for one in refused)

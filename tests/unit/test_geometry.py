@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
 from processing.datasets import geometry
-from processing.datasets.geometry import grid_of, place_of, spacing_of, stack_of
+from processing.datasets.geometry import grid_of, spacing_of, stack_of
 from tests.phantoms import ct_series
 
 TILT = math.radians(20)
@@ -144,11 +144,12 @@ def test_frames_lie_where_their_functional_groups_say() -> None:
     assert grid_of(head, 4) is None, "a frame without a group lies nowhere"
 
 
-def test_images_of_one_place_have_that_in_common() -> None:
-    one, other = slices(count=2)
-    again = slices(count=2)[0]
-    assert place_of(one, grid_of(one, 0)) == place_of(again, grid_of(again, 0))
-    assert place_of(one, grid_of(one, 0)) != place_of(other, grid_of(other, 0))
-    again.FrameOfReferenceUID = "1.2.3"
-    assert place_of(one, grid_of(one, 0)) != place_of(again, grid_of(again, 0))
-    assert place_of(one, None) != place_of(again, None), "of another series"
+def test_positions_in_two_frames_of_reference_are_no_volume() -> None:
+    images = slices()
+    geometry.require_one_space(images)
+    images[4].FrameOfReferenceUID = "1.2.3"
+    with pytest.raises(geometry.SpacesMixed, match="1 of 9 images lie in another Frame of Ref"):
+        geometry.require_one_space(images)
+    del images[4].FrameOfReferenceUID
+    with pytest.raises(geometry.SpacesMixed):
+        geometry.require_one_space(images)

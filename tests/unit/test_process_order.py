@@ -14,6 +14,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.tag import Tag
 
 import pacs.app.archive  # noqa: F401 - odd values raise no warnings, as in every process of ours
+from pacs.app.process import operations as facts
 from pacs.core.caller import admin
 from pacs.core.errors import ProcessingUnknown
 from pacs.core.identifiers import (
@@ -39,9 +40,17 @@ US = AETitle("PACS")
 
 
 def fact(name: str, dcm: str = "") -> OperationFact:
-    sigma = Parameter(name="sigma", default="1.0", bounds="a number", says="how far")
+    sigma = Parameter(
+        name="sigma", default="1.0", bounds="a number", says="how far", is_length=True
+    )
+    unit = Parameter(name="unit", default="mm", bounds="mm or px", says="of lengths")
     return OperationFact(
-        name=name, version="1.0", takes=Takes.IMAGE, summary=name, code=dcm, parameters=[sigma]
+        name=name,
+        version="1.0",
+        takes=Takes.IMAGE,
+        summary=name,
+        code=dcm,
+        parameters=[sigma, unit],
     )
 
 
@@ -122,6 +131,46 @@ def test_numbers_and_codes_are_taken_too() -> None:
     assert understood(data_set).order.parameters == {"size_px": "2.5", "unit": "px"}
     number.MeasurementUnitsCodeSequence = Items([code("cm", "cm", "UCUM")])
     with pytest.raises(ProcessingUnknown, match="size_px is not in that unit"):
+        understood(data_set)
+
+
+def _measured(name: str, unit: str) -> Dataset:
+    item = Dataset()
+    item.ValueType, item.NumericValue = "NUMERIC", "2.5"
+    item.ConceptNameCodeSequence = Items([code(name, name)])
+    item.MeasurementUnitsCodeSequence = Items([code(unit, unit, "UCUM")])
+    return item
+
+
+@pytest.mark.parametrize(
+    ("unit", "set_to", "becomes"),
+    [
+        ("mm", "", "mm"),
+        ("{pixels}", "", "px"),
+        ("mm", "mm", "mm"),
+        ("{pixels}", "px", "px"),
+        ("1", "px", "px"),
+        ("1", "", None),
+    ],
+)
+def test_a_length_is_taken_in_either_unit_and_says_which(
+    unit: str, set_to: str, becomes: str | None
+) -> None:
+    items = [_measured("sigma", unit), *([text_item("unit", set_to)] if set_to else ())]
+    for order in (items, items[::-1]):
+        data_set = made()
+        data_set.ScheduledProcessingParametersSequence = Items([*order, text_item("group", "ct")])
+        expected = {"sigma": "2.5"} | ({} if becomes is None else {"unit": becomes})
+        assert understood(data_set).order.parameters == expected
+        assert addressed(data_set, OPERATIONS, ae_title=US).group == "ct"
+
+
+@pytest.mark.parametrize(("unit", "set_to"), [("mm", "px"), ("{pixels}", "mm"), ("cm", "mm")])
+def test_a_length_in_another_unit_than_is_set_is_refused(unit: str, set_to: str) -> None:
+    data_set = made()
+    items = [_measured("sigma", unit), text_item("unit", set_to)]
+    data_set.ScheduledProcessingParametersSequence = Items(items)
+    with pytest.raises(ProcessingUnknown, match="sigma is not in th"):
         understood(data_set)
 
 
@@ -323,3 +372,19 @@ def test_it_begins_when_it_is_scheduled() -> None:
 )
 def test_times_are_read_with_their_offset(text: str, expected: datetime | None) -> None:
     assert read_time(text) == expected
+
+
+def test_every_operation_with_a_unit_says_which_of_its_parameters_are_lengths() -> None:
+    lengths = {
+        one.name: [each.name for each in one.parameters if each.is_length] for one in facts()
+    }
+    assert {name: found for name, found in lengths.items() if found} == {
+        "band-pass": ["shorter", "longer"],
+        "bilateral": ["sigma"],
+        "gaussian": ["sigma"],
+        "high-pass": ["period"],
+        "log": ["sigma"],
+        "low-pass": ["period"],
+        "unsharp": ["sigma"],
+        "zero-crossing": ["sigma"],
+    }

@@ -11,7 +11,7 @@ from pydicom.dataset import FileDataset
 from scipy import ndimage
 
 from tests.phantoms import ct_series, hounsfield, saved
-from tests.unit.test_derived import made
+from tests.unit.test_derived import asked, made
 
 Array = npt.NDArray[Any]
 
@@ -154,3 +154,12 @@ def test_an_image_in_another_plane_is_not_axial_any_more(tmp_path: Path) -> None
     ):
         (found, *_) = made(operation, files, tmp_path / operation / third, **settings)
         assert found.ImageType[2] == third, operation
+
+
+@pytest.mark.parametrize("operation", ["mip", "mpr", "slab", "rotating-mip"])
+def test_a_series_of_two_frames_of_reference_is_no_volume(operation: str, tmp_path: Path) -> None:
+    images = ct_series(count=6, rows=8, columns=8)
+    for one in images[:2]:
+        one.FrameOfReferenceUID = "1.2.3"
+    answer = asked(operation, saved(images, tmp_path / "in"), tmp_path / "out")
+    assert answer == {"refused": "2 of 6 images lie in another Frame of Reference"}

@@ -39,6 +39,9 @@ SETTLE: Final = "process.settle"
 OnCreated = Callable[[Caller, WorkitemUID, Dataset], Iterable[Job]]
 """Asked in the transaction that creates a workitem; its jobs are enqueued in it."""
 
+OnReady = Callable[[WorkitemUID], None]
+"""Told in the transaction that makes the input of a SCHEDULED workitem READY."""
+
 
 class Workitem(Protocol):
     """A workitem as it stands."""
@@ -59,6 +62,7 @@ class Workitems(Protocol):
     """The worklist, as any performer uses it; see ``pacs.services.workitems``."""
 
     def add_on_created(self, hook: OnCreated, /) -> None: ...
+    def add_on_ready(self, hook: OnReady, /) -> None: ...
     def read(self, uid: WorkitemUID, /) -> Workitem: ...
     def claim(self, caller: Caller, uid: WorkitemUID, transaction_uid: str, /) -> object: ...
     def modify(

@@ -6,7 +6,7 @@ Each step can be repeated after a crash: what has been done is seen in the worki
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -28,12 +28,14 @@ from pacs.core.workitem_errors import WorkitemTooLarge
 from pacs.core.workitems import FINAL_STATES, WorkitemState, WorkitemUID
 from pacs.services.process import report
 from pacs.services.process.desk import Desk, Workitem
-from pacs.services.process.order import Wanted, expiration_of, read
+from pacs.services.process.order import Wanted, begins_of, expiration_of, is_ready, read
 from pacs.services.process.report import Discontinued, Why
 from pacs.services.process.standing import Creator, require_destinations, standing
 from pacs.services.process.words import read_time
 
 _ASKED_AT_ONCE: Final = 500
+_LOOK_AGAIN_S: Final = 30.0
+_LOOK_LATEST_S: Final = 3_600.0
 _TOO_LARGE: Final = "the workitem is too large to say in it what was done"
 
 
@@ -53,6 +55,37 @@ class Hand:
         """The workitem as it was when it was taken up."""
         assert self._item is not None, "take_up says whether there is one"
         return self._item
+
+    def waits_s(self, made: datetime, most_s: float) -> float:
+        """Give for how long the workitem is to be left alone yet: not before its time, nor before its input is there.
+
+        0 where it is to be taken up, if only to say that it has waited for too long.
+        """
+        if not self.look() or self.item.state is not WorkitemState.SCHEDULED:
+            return 0.0
+        now = datetime.now(UTC)
+        begins, expires = begins_of(self.item.data_set), expiration_of(self.item.data_set)
+        over = made + timedelta(seconds=most_s)
+        if begins is not None and begins > now:
+            until = begins
+        elif not is_ready(self.item.data_set) and now < over:
+            # Whoever makes it ready brings this forward; to look again is for what that has missed.
+            again_s = min(max((now - made).total_seconds() / 10, _LOOK_AGAIN_S), _LOOK_LATEST_S)
+            until = min(now + timedelta(seconds=again_s), over)
+        else:
+            return 0.0
+        until = until if expires is None else min(until, expires)
+        return max((until - now).total_seconds(), 0.0)
+
+    def require_input(self) -> None:
+        """Refuse to work on what its maker says is not there. Raises ``Discontinued``."""
+        if not is_ready(self.item.data_set):
+            raise Discontinued(Why.MISSING, "the input did not become ready")
+
+    @property
+    def began_utc(self) -> datetime | None:
+        """When the work began, where the workitem says so."""
+        return _began(self.item.data_set)
 
     def take_up(self) -> str:
         """Claim the workitem, or go on with it; gives why it is not ours to perform, empty where it is."""
@@ -177,7 +210,7 @@ class Hand:
         """Say what was done."""
         return report.Performed(
             ae_title=self._desk.ae_title,
-            began_utc=_began(self.item.data_set) or datetime.now(UTC),
+            began_utc=self.began_utc or datetime.now(UTC),
             fact=fact,
             parameters={} if wanted is None else wanted.order.parameters,
             outputs=outputs,

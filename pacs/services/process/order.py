@@ -36,6 +36,8 @@ MOST_INPUTS: Final = 500
 MOST_DESTINATIONS: Final = 32
 _LONGEST_TEXT: Final = 256
 _UNITS: Final = {"_mm": "mm", "_px": "{pixels}", "_deg": "deg"}
+_UNIT: Final = "unit"
+_OF_LENGTHS: Final = {"mm": "mm", "{pixels}": "px"}
 _RETRIEVALS: Final = (
     "DICOMMediaRetrievalSequence",
     "WADORetrievalSequence",
@@ -94,6 +96,19 @@ def addressed(
         return Address(ours=False)
 
 
+def begins_of(data_set: Dataset) -> datetime | None:
+    """Before when a workitem is not begun; ``None`` where it says nothing that can be read."""
+    try:
+        return read_time(_text(data_set, "ScheduledProcedureStepStartDateTime"))
+    except Exception:  # noqa: BLE001 - pydicom raises whatever the values provoke
+        return None
+
+
+def is_ready(data_set: Dataset) -> bool:
+    """Tell whether all that a workitem is done to is there, says who made it. PS3.3 Section C.30.2."""
+    return str(data_set.get("InputReadinessState") or "").strip() == "READY"
+
+
 def expiration_of(data_set: Dataset) -> datetime | None:
     """When a workitem is not gone on with any more; ``None`` where it says nothing that can be read."""
     try:
@@ -105,14 +120,15 @@ def expiration_of(data_set: Dataset) -> datetime | None:
 def _read(
     data_set: Dataset, operations: Sequence[OperationFact], ae_title: AETitle, most: int
 ) -> Wanted:
-    settings = _settings(data_set)
+    fact = _operation(data_set, operations)
+    settings = _settings(data_set, fact)
     own = {VERSION, SERIES_DESCRIPTION, KEEP, GROUP}
     description = settings.get(SERIES_DESCRIPTION, "")
     require_description(description)
     return Wanted(
-        fact=_operation(data_set, operations),
+        fact=fact,
         order=ProcessingOrder(
-            operation=_operation(data_set, operations).name,
+            operation=fact.name,
             version=settings.get(VERSION, ""),
             parameters={name: value for name, value in settings.items() if name not in own},
             series_description=description,
@@ -158,13 +174,19 @@ def _operation_names(data_set: Dataset, operations: Sequence[OperationFact]) -> 
 # --- its parameters ----------------------------------------------------------------------
 
 
-def _settings(data_set: Dataset) -> Mapping[str, str]:
+def _settings(data_set: Dataset, fact: OperationFact | None = None) -> Mapping[str, str]:
+    """The parameters as text; held to their units where the operation is given."""
     settings: dict[str, str] = {}
+    units: dict[str, str] = {}
     for item in _items(data_set, "ScheduledProcessingParametersSequence", MOST_PARAMETERS):
         name = _ours(item, "ConceptNameCodeSequence", "a parameter")
         if name in settings:
             raise ProcessingUnknown(f"parameter {name} is given twice")
         settings[name] = _value(item, name)
+        for unit in _items(item, "MeasurementUnitsCodeSequence", 1):
+            units[name] = _coded(unit)[1]
+    if fact is not None:
+        _settle_units(settings, units, fact)
     return settings
 
 
@@ -174,18 +196,25 @@ def _value(item: Dataset, name: str) -> str:
     if kind == "TEXT":
         return _text(item, "TextValue")
     if kind == "NUMERIC":
-        _require_unit(item, name)
         return _text(item, "NumericValue")
     if kind == "CODE":
         return _ours(item, "ConceptCodeSequence", f"the value of {name}")
     raise ProcessingUnknown(f"parameter {name} is neither TEXT nor NUMERIC nor CODE")
 
 
-def _require_unit(item: Dataset, name: str) -> None:
-    """A number may say its unit; it must be the one that the parameter has. PS3.16 CID 82."""
-    for unit in _items(item, "MeasurementUnitsCodeSequence", 1):
+def _settle_units(settings: dict[str, str], units: Mapping[str, str], fact: OperationFact) -> None:
+    """A number may say its unit; it must be the one that the parameter has. PS3.16 CID 82.
+
+    A length has one of two, which the parameter ``unit`` says, or else the first number that does.
+    """
+    lengths = {one.name for one in fact.parameters if one.is_length}
+    for name, unit in units.items():
+        if name in lengths and unit in _OF_LENGTHS:
+            if settings.setdefault(_UNIT, _OF_LENGTHS[unit]) != _OF_LENGTHS[unit]:
+                raise ProcessingUnknown(f"parameter {name} is not in the unit that is set")
+            continue
         own = next((unit for end, unit in _UNITS.items() if name.endswith(end)), "1")
-        if _coded(unit)[1] not in (own, "1"):
+        if unit not in (own, "1"):
             raise ProcessingUnknown(f"parameter {name} is not in that unit")
 
 

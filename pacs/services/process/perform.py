@@ -7,6 +7,8 @@ computed by ``piece``, results leave by ``deliver``; both on whatever node.
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from pacs.core.caller import Caller, SubscriberName
@@ -17,7 +19,7 @@ from pacs.core.process_results import PieceDone
 from pacs.core.processing import Keep, OperationFact, Takes
 from pacs.core.records import Held, Job
 from pacs.core.usage import Processed, asked_by
-from pacs.core.work import Retry
+from pacs.core.work import Postpone, Retry
 from pacs.services.process.computing import Lot, lots
 from pacs.services.process.desk import (
     DeliverWork,
@@ -49,6 +51,9 @@ class Performing:
         """Handle one job of kind ``process.workitem``."""
         work = job.payload
         hand = Hand(self._desk, work.uid, work.transaction_uid, job=job.id)
+        waits_s = hand.waits_s(work.made, self._desk.settings.max_wait_s)
+        if waits_s > 0:
+            raise Postpone("the workitem is not to be begun yet", after_s=waits_s)
         why_not = hand.take_up()
         if why_not:
             self._take_back(work)
@@ -57,10 +62,13 @@ class Performing:
         wanted: Wanted | None = None
         try:
             wanted, fact, caller = hand.allowed(work.creator)
+            hand.require_input()
             if job.parted:
                 session, said = self._gathered(job), "computed"
             else:
-                session, said = self._reused(job, wanted, fact, caller), "there already"
+                made = hand.began_utc or work.made  # not before its input was there
+                session = self._reused(job, wanted, fact, caller, made=made)
+                said = "there already"
         except Discontinued as why:
             self._take_back(work)
             hand.discontinue(hand.performed(wanted), why)
@@ -76,7 +84,13 @@ class Performing:
     # --- cutting -----------------------------------------------------------------------
 
     def _reused(
-        self, job: JobContext[WorkitemWork], wanted: Wanted, fact: OperationFact, caller: Caller
+        self,
+        job: JobContext[WorkitemWork],
+        wanted: Wanted,
+        fact: OperationFact,
+        caller: Caller,
+        *,
+        made: datetime,
     ) -> str:
         """Give the session that has the results already; else ask for pieces and wait for them."""
         self._fetch(job, wanted, caller)
@@ -91,7 +105,8 @@ class Performing:
         done = self._desk.results.whole(registrant, key, self._desk.settings.reuse_s)
         if done and are_held(self._desk, registrant, series_of(done)):
             return done[0].session
-        job.children(list(self._pieces(job.payload, wanted, fact, rows, key)))
+        work = replace(job.payload, made=made)
+        job.children(list(self._pieces(work, wanted, fact, rows, key)))
         raise AssertionError("a job that waits for its parts leaves its handler")
 
     def _fetch(self, job: JobContext[WorkitemWork], wanted: Wanted, caller: Caller) -> None:

@@ -1,5 +1,6 @@
 """Processing at once: what is asked is computed in this process and held, each time in series of its own.
 
+For whoever is at the machine, in the name of the images' owner, whose contract must grant it.
 Decides how many lots are done at once and what is noted of them; ``computing`` does each.
 """
 
@@ -7,17 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from pydicom.uid import generate_uid
 
 from pacs.core.caller import Caller, SubscriberName
-from pacs.core.errors import InstanceNotFound, ProcessingRefused
+from pacs.core.errors import InstanceNotFound, NotAuthorized, ProcessingRefused
 from pacs.core.identifiers import Registrant, StudyInstanceUID, new_object_id
-from pacs.core.ports import AuditTrail, Records, RetrieveIndex
+from pacs.core.ports import AuditTrail, Records, RetrieveIndex, Snapshots
 from pacs.core.processing import Processor
 from pacs.core.records import Held, Selection
 from pacs.core.usage import Processed, asked_by
 from pacs.services.process.computing import Computing, Done, Lot, Recipe, data_set_bytes, lots
+from pacs.services.process.standing import owners_purposes
 from pacs.services.process.words import require_description
 
 Advance = Callable[[int], None]
@@ -72,12 +75,14 @@ class Processing:
         computing: Computing,
         records: Records,
         audit: AuditTrail,
+        snapshots: Snapshots,
     ) -> None:
         self._index = index
         self._processor = processor
         self._computing = computing
         self._records = records
         self._audit = audit
+        self._snapshots = snapshots
 
     def run(
         self,
@@ -93,11 +98,13 @@ class Processing:
         They belong to whoever registered the source, in a new series for each
         series or study, however often it is asked. ``workers`` lots are done at once,
         ``most`` instances at most. Raises ``ProcessingUnknown``, ``ProcessingRefused``
-        where there is too much, ``InstanceNotFound`` where there is nothing.
+        where there is too much, ``InstanceNotFound`` where there is nothing, ``NotAuthorized``
+        where the contract of whose images they are grants no processing.
         """
         operation = self._processor.checked(asked.operation, asked.parameters)
         require_description(asked.series_description)
         held = self._selected(caller, asked.selection, most)
+        purposes = self._granted(caller, operation.name, held)
         own = list(lots(operation.takes, held, lambda _: str(generate_uid(prefix=None))))
         tally = Tally(sources=len(held))
         work: dict[_Whose, _Work] = {}
@@ -106,7 +113,7 @@ class Processing:
                 _count(tally, work, lot, done)
                 advance(len(lot.sources))
         finally:
-            self._note_usage(caller, operation.name, work)
+            self._note_usage(caller, operation.name, work, purposes)
             self._audit.record(
                 "processed",
                 caller,
@@ -148,7 +155,24 @@ class Processing:
             )
         return self._index.fetch([row for row, _, _ in rows])
 
-    def _note_usage(self, caller: Caller, operation: str, work: Mapping[_Whose, _Work]) -> None:
+    def _granted(
+        self, caller: Caller, operation: str, held: Sequence[Held]
+    ) -> Mapping[Registrant, str]:
+        """Give the purposes of all owners. Raises ``NotAuthorized``, which is on record then."""
+        owners = dict.fromkeys(one.registrant for one in held)
+        try:
+            return owners_purposes(owners, self._snapshots.newest(), datetime.now(UTC))
+        except NotAuthorized as error:
+            self._audit.record("process-refused", caller, operation=operation, cause=str(error))
+            raise
+
+    def _note_usage(
+        self,
+        caller: Caller,
+        operation: str,
+        work: Mapping[_Whose, _Work],
+        purposes: Mapping[Registrant, str],
+    ) -> None:
         """Note what was done, study by study, for whom the images belong to."""
         if not work:
             return
@@ -161,7 +185,7 @@ class Processing:
                         operation=operation,
                         study_instance_uid=study,
                         asked_by=asked_by(caller),
-                        purpose=caller.purpose,
+                        purpose=purposes[registrant],
                         images=done.images,
                         size_bytes=done.size_bytes,
                         duration_ms=done.duration_ms,

@@ -3,7 +3,7 @@
 Between the request and its end there may be days. Refuses to know what is asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -83,6 +83,26 @@ def standing(creator: Creator, snapshot: Snapshot, now_utc: datetime) -> Caller:
         destinations=terms.destinations,
         max_matrix=terms.max_matrix,
     )
+
+
+def owners_purposes(
+    registrants: Iterable[Registrant], snapshot: Snapshot, now_utc: datetime
+) -> Mapping[Registrant, str]:
+    """Give the purpose under which each registrant's own images are processed here, at the machine.
+
+    The contract of whose images they are must grant it, once there is any contract; before, this
+    machine is trusted. Raises ``NotAuthorized``.
+    """
+    purposes: dict[Registrant, str] = {}
+    for one in registrants:
+        try:
+            creator = Creator(subscriber=one)
+            purposes[one] = (
+                standing(creator, snapshot, now_utc).purpose if snapshot.contracts else ""
+            )
+        except NotAuthorized as error:
+            raise NotAuthorized(f"images of {one} are not processed: {error}") from error
+    return purposes
 
 
 def _everything(bare: Caller, visibility: Visibility) -> Caller:

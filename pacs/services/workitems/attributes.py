@@ -28,6 +28,7 @@ from pacs.services.workitems.encoding import copied, now_text, settle_character_
 
 STATE: Final = tag_of("ProcedureStepState")
 TRANSACTION_UID: Final = tag_of("TransactionUID")
+READINESS: Final = tag_of("InputReadinessState")
 _CHARACTER_SET: Final = tag_of("SpecificCharacterSet")
 _MODIFIED: Final = tag_of("ScheduledProcedureStepModificationDateTime")
 _SOP_CLASS: Final = tag_of("SOPClassUID")
@@ -76,7 +77,7 @@ PERFORMED: Final = _tags(
 """Empty at first; set by whoever performs it, once it does."""
 DEFINED: Final[Mapping[int, frozenset[str]]] = {
     tag_of("ScheduledProcedureStepPriority"): frozenset({"HIGH", "MEDIUM", "LOW"}),
-    tag_of("InputReadinessState"): frozenset({"INCOMPLETE", "UNAVAILABLE", "READY"}),
+    READINESS: frozenset({"INCOMPLETE", "UNAVAILABLE", "READY"}),
 }
 """PS3.3 Sections C.30.1 and C.30.2."""
 DATE_TIMES: Final = _tags(
@@ -122,6 +123,11 @@ class Adjusted:
 
     data_set: Dataset = field(repr=False)
     changes: Dataset = field(default_factory=Dataset, repr=False)
+
+
+def is_ready(data_set: Dataset) -> bool:
+    """Tell whether a Data Set says that the input of its workitem is all there. PS3.3 Section C.30.2."""
+    return single(data_set, READINESS) == "READY"
 
 
 # --- N-CREATE -------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from pacs.core.workitems import WorkitemState, WorkitemUID
 OnCreated = Callable[[Caller, WorkitemUID, Dataset], Iterable[Job]]
 """Asked in the transaction that creates a workitem; its jobs are enqueued in it."""
 
+OnReady = Callable[[WorkitemUID], None]
+"""Told in the transaction that makes the input of a SCHEDULED workitem READY."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workitem:

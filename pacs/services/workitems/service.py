@@ -39,7 +39,7 @@ from pacs.core.workitems import (
 )
 from pacs.services.workitems import attributes, events, final
 from pacs.services.workitems.admin import Administration
-from pacs.services.workitems.desk import Desk, OnCreated, Workitem
+from pacs.services.workitems.desk import Desk, OnCreated, OnReady, Workitem
 from pacs.services.workitems.encoding import (
     columns_of,
     copied,
@@ -54,7 +54,6 @@ from pacs.services.workitems.finding import Finding
 from pacs.services.workitems.watching import Watching
 
 _WELL_KNOWN = (GLOBAL_SUBSCRIPTION, FILTERED_SUBSCRIPTION)
-_READINESS = tag_of("InputReadinessState")
 _PROGRESS = tag_of("ProcedureStepProgressInformationSequence")
 _ROOM_TO_END_BYTES = 65_536
 """Beyond ``max_bytes``, for a final state and its reasons: no workitem is too large to end."""
@@ -82,6 +81,7 @@ class Workitems:
     def __init__(self, desk: Desk, *, on_created: Sequence[OnCreated] = ()) -> None:
         self._desk = desk
         self._on_created = list(on_created)
+        self._on_ready: list[OnReady] = []
         self.watching = Watching(desk)
         self.finding = Finding(desk)
         self.administration = Administration(desk)
@@ -89,6 +89,10 @@ class Workitems:
     def add_on_created(self, hook: OnCreated) -> None:
         """Ask ``hook`` for jobs whenever a workitem is created. While the archive is put together."""
         self._on_created.append(hook)
+
+    def add_on_ready(self, hook: OnReady) -> None:
+        """Tell ``hook`` whenever the input of a workitem becomes READY. While the archive is put together."""
+        self._on_ready.append(hook)
 
     # --- making and reading ---------------------------------------------------------------
 
@@ -202,12 +206,15 @@ class Workitems:
             kept = replace(row, data_set=encoded(made.data_set, most_bytes=desk.settings.max_bytes))
             desk.rows.update(kept, columns_of(made.data_set))
             self._tell_changes(unit, kept, made)
+            if row.state is WorkitemState.SCHEDULED and attributes.is_ready(made.changes):
+                for hook in self._on_ready:
+                    hook(row.uid)
         if row.state is WorkitemState.SCHEDULED or row.performer:  # ours tells its jobs' log
             desk.note(caller, "changed", uid)
 
     def _tell_changes(self, unit: Unit, row: WorkitemRow, made: attributes.Adjusted) -> None:
         changes, tell = made.changes, self.watching.tell
-        if _READINESS in changes:
+        if attributes.READINESS in changes:
             tell(unit, row, EventType.STATE_REPORT, events.state_report(made.data_set, row.state))
         assigned = events.assigned(made.data_set)
         if assigned is not None and any(tag in changes for tag in events.ASSIGNED):
