@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
 
 from pacs.app import subscriber
 from pacs.app.archive import Archive
+from pacs.app.profile import profiles
 from pacs.core.caller import Caller, Right, SubscriberName
 from pacs.core.contract import Agreement, Contract, Purpose
 from pacs.core.identifiers import AETitle
 from pacs.core.job_ports import JobContext
+from pacs.core.processing import ProcessingOrder, Profile
 from pacs.core.records import Peer
 from pacs.core.work import Postpone
 from pacs.core.workitems import WorkitemState, WorkitemUID
@@ -24,7 +27,7 @@ from tests.forwarding import QUICK, Scripted, receiver
 from tests.integration.test_process_guard import due
 from tests.integration.test_process_workitems import Home, reason, replaced
 from tests.integration.test_subscriber import contract
-from tests.keeping import ADMIN, NO_CHORES, caller_of, opened
+from tests.keeping import ADMIN, NO_CHORES, caller_of, keep, opened
 
 OWNER, ASKER = SubscriberName("owner"), SubscriberName("asker")
 TO = AETitle("ASKERS")
@@ -155,6 +158,44 @@ def test_a_right_to_process_alone_delivers_nothing(tmp_path: Path, device: Scrip
         (refused,) = case.audited("process-refused")
         assert (refused["subscriber"], refused["workitem"]) == ("asker", uid)
         assert case.home.done("mip", BY).state is WorkitemState.COMPLETED, "it stays to be fetched"
+
+
+def sent_to(case: Case, ae_title: str) -> WorkitemUID:
+    """Have the asker's device send the series to a profile, and all that follows done; gives the workitem."""
+    database = case.archive.database
+    for one in case.home.images:
+        keep(
+            case.archive,
+            Dataset(dict(one.items())),
+            registrant="asker",
+            source=TO,
+            called=ae_title,
+        )
+    with database.transaction():
+        for column in ("instance SET received_utc", "profile_spared SET noted_utc"):
+            database.write(f"UPDATE {column} = '2020-01-01T00:00:00.000000Z'")
+    for _ in range(3):  # quiet, performed, sent
+        due(case.home)
+        case.home.work()
+    return WorkitemUID(next(database.execute("SELECT uid FROM workitem ORDER BY id DESC"))[0])
+
+
+def test_nor_does_it_by_a_profile(tmp_path: Path, device: Scripted) -> None:
+    rights = frozenset({Right.REGISTER, Right.PROCESS})
+    with case_of(tmp_path, device, rights=rights, agreements=()) as case:
+        made = Profile(ae_title=AETitle("MIPS"), order=ProcessingOrder(operation="mip"), asker=True)
+        with profiles(case.archive) as service:
+            service.add(ADMIN, made)
+        case.archive.snapshots.newest()
+        first = sent_to(case, "MIPS")
+        said = reason(case.home.worklist.read(first))
+        assert said == "nothing is sent: the contract grants no delivery"
+        assert device.got == [] and case.paid("deliver") == []
+        case.contracts.grant(ADMIN, "asker", [Right.RECEIVE])
+        again = sent_to(case, "MIPS")
+        assert again != first
+        assert case.home.worklist.read(again).state is WorkitemState.COMPLETED
+        assert len(device.got) == 1 and case.paid("deliver") == [("asker", "ASKERS", 1)]
 
 
 def test_nothing_is_sent_to_a_device_whose_contract_does_not_hold(case: Case) -> None:
