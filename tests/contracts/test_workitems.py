@@ -218,26 +218,28 @@ def test_nobody_watches_everything_of_others(
     assert posted(archive, watcher) == []
 
 
+class TwoSubscribers:
+    """Two subscribers, each with a device."""
+
+    def __init__(self, archive: Archive, caller: Caller) -> None:
+        self._archive, self._caller = archive, caller
+        self.contracts = {
+            SubscriberName(name): contract(str(name)) for name in (caller.subscriber, "other")
+        }
+
+    def current(self) -> Any:
+        peers = {
+            AETitle(name): device(name, owner)
+            for name, owner in (("MINE", self._caller.subscriber), ("OTHERS", "other"))
+        }
+        peers[AETitle("NOBODYS")] = device("NOBODYS", None)
+        return replace(self._archive.snapshots.current(), peers=peers, contracts=self.contracts)
+
+    newest = current
+
+
 def test_nobody_has_another_s_device_called(archive: Archive, caller: Caller) -> None:
-    class Snapshots:
-        """Two subscribers, each with a device."""
-
-        def __init__(self) -> None:
-            self.contracts = {
-                SubscriberName(name): contract(str(name)) for name in (caller.subscriber, "other")
-            }
-
-        def current(self) -> Any:
-            peers = {
-                AETitle(name): device(name, owner)
-                for name, owner in (("MINE", caller.subscriber), ("OTHERS", "other"))
-            }
-            peers[AETitle("NOBODYS")] = device("NOBODYS", None)
-            return replace(archive.snapshots.current(), peers=peers, contracts=self.contracts)
-
-        newest = current
-
-    snapshots = Snapshots()
+    snapshots = TwoSubscribers(archive, caller)
     desk = Desk(
         rows=WorkitemTable(archive.database),
         watches=WorkitemWatchTable(archive.database),
