@@ -5,15 +5,17 @@ from typing import Final
 UPS: Final = """
 The archive is the SCP of all five SOP Classes; workitems are made by peers and by the archive itself, and performed by
 peers and by the archive. What is asked must be provided by the SOP Class that was negotiated (PS3.4 Tables CC.2-1 to
-CC.2-5), else 0x0211, an action 0x0123. A subscriber's workitems are its own: another's do not exist for it (0xC307). A SOP
-Instance UID that another subscriber has used is taken (0x0111).
+CC.2-5), else 0x0211, an action 0x0123. A subscriber's workitems are its own: another's do not exist for it (0xC307) or,
+where an agreement shows it the whole archive, can be seen and watched only: an N-SET or N-ACTION that would change one is
+answered 0x0124. Who has such an agreement and an AE title that is a Code Value of the Scheduled Station Name Code Sequence
+may claim it, and then has its Transaction UID. A SOP Instance UID that another subscriber has used is taken (0x0111).
 
 - N-CREATE without a SOP Instance UID is given one. Missing or empty attributes of Type 1 are refused (0x0120, 0x0121), undefined
   values of priority and input readiness and malformed start times 0x0106. 0xB300, with the Attribute List of what is kept
   otherwise than sent: attributes of Type 2 that were not sent are kept empty; a Transaction UID, progress and performed
   procedures are not taken; SOP Class and SOP Instance UID in the Data Set give way to those of the message. An empty Worklist
   Label becomes `workitems.worklist_label`. Who creates a workitem is not subscribed by that.
-- N-SET of a SCHEDULED workitem: without a Transaction UID, by whoever sees it; with one, and for progress and performed
+- N-SET of a SCHEDULED workitem: without a Transaction UID, by its subscriber; with one, and for progress and performed
   procedures, 0xC310. IN PROGRESS: with its Transaction UID. 0x0105 for what the table does not allow, and once it is IN
   PROGRESS for another value of Scheduled Workitem Code, Scheduled Processing Parameters, Input Information, Output
   Destination and Study Instance UID; where the archive is to perform it, also before, for every requestor but the AE that

@@ -56,6 +56,16 @@ class Visibility:
     studies: frozenset[tuple[Registrant, StudyInstanceUID]] = frozenset()
     modalities: frozenset[str] | None = None
 
+    def shows(self, registrant: Registrant, study: StudyInstanceUID) -> bool:
+        """Tell whether what a registrant holds of a study is seen, as far as ``modalities`` lets it."""
+        return (
+            self.everything or registrant in self.registrants or (registrant, study) in self.studies
+        )
+
+    def only(self, registrant: Registrant) -> "Visibility":
+        """Narrow it to what that registrant holds, which it ``shows``."""
+        return Visibility(registrants=frozenset({registrant}), modalities=self.modalities)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
+from pacs.core.creator import Creator
 from pacs.core.identifiers import (
     AETitle,
     Registrant,
@@ -29,6 +30,9 @@ MOST_NAMED = 500
 FORWARD = "forward.send"
 """The kind of job. Its queue is ``forward:`` and the destination's AE title."""
 
+NOT_ALLOWED = "not allowed any more: "
+"""Stands before the reason where a job ended because whoever asked may not have it sent any more."""
+
 COMMITMENT = "commitment.request"
 """The kind of job that ends when a destination has said what it answers for, or the time for that is over."""
 
@@ -39,7 +43,8 @@ class ForwardWork:
 
     With a ``series_instance_uid`` that series only, and of it with ``sop_instance_uids`` those only,
     at most ``MOST_NAMED``. ``whole``: everything there is, without asking the route's keys again.
-    ``route`` names it for its coercions and order; empty for none.
+    ``route`` names it for its coercions and order; empty for none. ``creator`` asked for it, is judged
+    by its contract at each run, and pays; ``None`` where nobody but the registrant is meant.
     """
 
     route: str
@@ -49,6 +54,7 @@ class ForwardWork:
     series_instance_uid: SeriesInstanceUID | None = None
     whole: bool = True
     sop_instance_uids: tuple[SOPInstanceUID, ...] = ()
+    creator: Creator | None = None
 
     def job(self, *, priority: int = 0, cause: str = "") -> Job:
         """The job that does it: one at a time per destination, one waiting per thing to send."""
@@ -61,6 +67,7 @@ class ForwardWork:
             # What asks for everything is not one with what asks for a part.
             "whole" if self.whole else "",
             *self._named(),
+            *self._asked(),
         )
         # One by one: asked for at each arrival, and asdict takes four times as long.
         payload: dict[str, object] = {
@@ -73,6 +80,8 @@ class ForwardWork:
         }
         if self.sop_instance_uids:
             payload["sop_instance_uids"] = self.sop_instance_uids
+        if self.creator is not None:
+            payload["creator"] = asdict(self.creator)
         return Job(
             kind=FORWARD,
             payload=json.dumps(payload),
@@ -88,6 +97,12 @@ class ForwardWork:
         if not self.sop_instance_uids:
             return ()
         return (hashlib.sha256("\n".join(self.sop_instance_uids).encode()).hexdigest(),)
+
+    def _asked(self) -> tuple[str, ...]:
+        """Tell apart who asked: one that may have it sent is not refused with one that may not."""
+        if self.creator is None:
+            return ()
+        return (hashlib.sha256("\n".join(asdict(self.creator).values()).encode()).hexdigest(),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

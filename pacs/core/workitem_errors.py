@@ -23,9 +23,9 @@ class WorkitemUnknown(WorkitemError):
 
 
 class WorkitemExists(WorkitemError):
-    """There is a workitem of that UID already."""
+    """There is a workitem of that UID already, whosever it is."""
 
-    peer_comment = "There is a workitem of this UID already"
+    peer_comment = "This UID cannot be used"  # the status is the standard's, no more is told
 
 
 class WorkitemUIDInvalid(WorkitemError):

@@ -13,10 +13,17 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from pacs.app.archive import Archive
-from pacs.core.caller import Caller, Visibility, on_behalf
-from pacs.core.identifiers import AETitle
+from pacs.core.caller import Caller, Right, SubscriberName, Visibility, on_behalf
+from pacs.core.contract import Agreement, Contract
+from pacs.core.errors import NotAuthorized
+from pacs.core.identifiers import AETitle, StudyInstanceUID
 from pacs.core.records import Job, StoreOutcome
-from pacs.core.workitem_errors import AttributeNotAllowed
+from pacs.core.workitem_errors import (
+    AlreadyInProgress,
+    AttributeNotAllowed,
+    TransactionUIDWrong,
+    WorkitemUnknown,
+)
 from pacs.core.workitem_ports import Watch
 from pacs.core.workitems import FILTERED_SUBSCRIPTION, GLOBAL_SUBSCRIPTION
 from pacs.services.workitems import Workitems
@@ -24,10 +31,13 @@ from pacs.services.workitems.matching import Keys
 from storage.database.workitem_watch import WorkitemWatchTable
 from tests.contracts.test_workitems import limited, posted, subscriber
 from tests.keeping import data_set, keep, opened
-from tests.workitems import code, progress, scheduled
+from tests.legitimacy import contract
+from tests.workitems import code, performed, progress, scheduled
 
 PAGE, THERE = 100, 230
 NUMBERS = count(1)
+SEER = replace(subscriber("seer"), visibility=Visibility(everything=True), known_device=True)
+"""Whose agreement shows it the whole archive."""
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -185,6 +195,96 @@ def test_what_changes_before_it_is_joined_is_looked_at_again(
     assert one not in told and len(told) == watched(archive, caller) == THERE - 1
 
 
+# --- what is only seen ------------------------------------------------------------------
+
+
+def test_who_sees_others_workitems_changes_none(archive: Archive) -> None:
+    maker, worklist = subscriber(f"j{next(NUMBERS)}"), archive.workitems
+    scheduled_ = worklist.create(maker, "", scheduled()).uid
+    begun = worklist.create(maker, "", scheduled()).uid
+    worklist.claim(maker, begun, "1.2.3.1")
+    before = [worklist.get(SEER, one) for one in (scheduled_, begun)]
+    for ask in (
+        lambda: worklist.claim(SEER, scheduled_, "1.2.3.2"),
+        lambda: worklist.claim(SEER, begun, "1.2.3.2"),
+        lambda: worklist.modify(SEER, scheduled_, "", of(ProcedureStepLabel="Mine")),
+        lambda: worklist.request_cancel(SEER, scheduled_, Dataset()),
+        lambda: worklist.request_cancel(SEER, begun, Dataset()),
+        lambda: worklist.abandon(SEER, begun, Dataset()),
+    ):
+        with pytest.raises(NotAuthorized):
+            ask()
+    for change in (
+        lambda: worklist.modify(SEER, begun, "1.2.3.2", progress("10")),
+        lambda: worklist.complete(SEER, begun, "1.2.3.2"),
+        lambda: worklist.cancel(SEER, begun, ""),
+    ):
+        with pytest.raises(TransactionUIDWrong):
+            change()
+    assert [worklist.get(maker, one) for one in (scheduled_, begun)] == before
+    administrator = replace(SEER, rights=SEER.rights | {Right.ADMINISTER})
+    worklist.modify(administrator, scheduled_, "", of(ProcedureStepLabel="Put right"))
+    worklist.request_cancel(administrator, scheduled_, Dataset())
+    assert worklist.get(maker, scheduled_).ProcedureStepState == "CANCELED"
+
+
+def test_another_s_device_performs_what_names_it_as_station(archive: Archive) -> None:
+    maker, worklist = subscriber(f"j{next(NUMBERS)}"), archive.workitems
+    station = [code("STATION1"), code("DEVICE")]
+    uid = worklist.create(maker, "", scheduled(ScheduledStationNameCodeSequence=station)).uid
+    unknown = replace(SEER, known_device=False)  # a user says what AE title it likes
+    elsewhere = replace(SEER, ae_title=AETitle("DEVICE2"))
+    blind = replace(subscriber("blind"), known_device=True)
+    for other, error in (
+        (unknown, NotAuthorized),
+        (elsewhere, NotAuthorized),
+        (blind, WorkitemUnknown),
+    ):
+        with pytest.raises(error):
+            worklist.claim(other, uid, "1.2.3.1")
+    with pytest.raises(NotAuthorized):
+        worklist.modify(SEER, uid, "", of(ProcedureStepLabel="Mine"))
+    worklist.claim(SEER, uid, "1.2.3.1")
+    with pytest.raises(AlreadyInProgress):
+        worklist.claim(SEER, uid, "1.2.3.1")
+    worklist.modify(SEER, uid, "1.2.3.1", performed())
+    worklist.complete(SEER, uid, "1.2.3.1")
+    assert worklist.get(maker, uid).ProcedureStepState == "COMPLETED"
+
+
+def test_who_watches_another_s_workitem_hears_of_it_while_an_agreement_shows_it(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, worklist = subscriber(f"j{next(NUMBERS)}"), archive.workitems
+    uid = worklist.create(maker, "", scheduled()).uid
+    watcher = replace(SEER, subscriber=SubscriberName(f"j{next(NUMBERS)}"))
+    whole = contract(str(watcher.subscriber), agreements=(Agreement(owner=None),))
+    snapshot = archive.snapshots.current()
+
+    def stand(one: Contract) -> None:
+        now = replace(snapshot, contracts={one.subscriber: one})
+        monkeypatch.setattr(archive.snapshots, "current", lambda: now)
+
+    stand(whole)
+    worklist.watching.subscribe(watcher, uid, "DEVICE", deletion_lock=False)
+    assert len(posted(archive, watcher)) == 1
+    for contract_ in (
+        replace(whole, agreements=()),
+        replace(
+            whole, agreements=(Agreement(owner=None, study_instance_uid=StudyInstanceUID("1.2.3")),)
+        ),
+        replace(whole, rights=frozenset(Right) - {Right.PROCESS}),
+    ):
+        stand(contract_)
+        worklist.modify(maker, uid, "", of(InputReadinessState="INCOMPLETE"))
+        worklist.watching.restarted()
+        worklist.modify(maker, uid, "", of(InputReadinessState="READY"))
+    stand(whole)
+    worklist.request_cancel(maker, uid, Dataset())
+    told = [one.event_type_id for one in posted(archive, watcher)]
+    assert sorted(told) == [1, 1, 1, 2, 4, 4]
+
+
 # --- what is ordered --------------------------------------------------------------------
 
 
@@ -240,7 +340,7 @@ def test_what_is_done_in_one_s_name_no_other_changes(
     for other in (
         replace(maker, ae_title=AETitle("ANOTHER")),
         replace(maker, purpose="teaching"),
-        replace(subscriber("seer"), visibility=Visibility(everything=True)),
+        replace(SEER, rights=SEER.rights | {Right.ADMINISTER}),
     ):
         with pytest.raises(AttributeNotAllowed) as refused:
             ours.modify(other, uid, "", changed)

@@ -204,8 +204,9 @@ def test_another_subscriber_s_workitems_do_not_exist(worklist: Workitems, caller
     assert list(worklist.finding.search(other, question)) == []
     everything = replace(other, visibility=Visibility(everything=True))
     assert len(list(worklist.finding.search(everything, question))) == 1
-    with pytest.raises(WorkitemExists):
+    with pytest.raises(WorkitemExists) as refused:
         worklist.create(other, uid, scheduled())
+    assert refused.value.peer_comment == "This UID cannot be used"  # no word of a workitem
 
 
 def test_nobody_watches_everything_of_others(
@@ -217,26 +218,28 @@ def test_nobody_watches_everything_of_others(
     assert posted(archive, watcher) == []
 
 
+class TwoSubscribers:
+    """Two subscribers, each with a device."""
+
+    def __init__(self, archive: Archive, caller: Caller) -> None:
+        self._archive, self._caller = archive, caller
+        self.contracts = {
+            SubscriberName(name): contract(str(name)) for name in (caller.subscriber, "other")
+        }
+
+    def current(self) -> Any:
+        peers = {
+            AETitle(name): device(name, owner)
+            for name, owner in (("MINE", self._caller.subscriber), ("OTHERS", "other"))
+        }
+        peers[AETitle("NOBODYS")] = device("NOBODYS", None)
+        return replace(self._archive.snapshots.current(), peers=peers, contracts=self.contracts)
+
+    newest = current
+
+
 def test_nobody_has_another_s_device_called(archive: Archive, caller: Caller) -> None:
-    class Snapshots:
-        """Two subscribers, each with a device."""
-
-        def __init__(self) -> None:
-            self.contracts = {
-                SubscriberName(name): contract(str(name)) for name in (caller.subscriber, "other")
-            }
-
-        def current(self) -> Any:
-            peers = {
-                AETitle(name): device(name, owner)
-                for name, owner in (("MINE", caller.subscriber), ("OTHERS", "other"))
-            }
-            peers[AETitle("NOBODYS")] = device("NOBODYS", None)
-            return replace(archive.snapshots.current(), peers=peers, contracts=self.contracts)
-
-        newest = current
-
-    snapshots = Snapshots()
+    snapshots = TwoSubscribers(archive, caller)
     desk = Desk(
         rows=WorkitemTable(archive.database),
         watches=WorkitemWatchTable(archive.database),
@@ -261,6 +264,12 @@ def test_nobody_has_another_s_device_called(archive: Archive, caller: Caller) ->
     changed.InputReadinessState = "INCOMPLETE"
     worklist.modify(caller, uid, "", changed)
     assert kinds(archive, caller) == [1]  # whose contract does not hold is told nothing
+    snapshots.contracts[caller.subscriber] = contract(
+        str(caller.subscriber), rights=frozenset(Right) - {Right.PROCESS}
+    )
+    changed.InputReadinessState = "READY"
+    worklist.modify(caller, uid, "", changed)
+    assert kinds(archive, caller) == [1]  # nor is who may not ask any more
     del snapshots.contracts[caller.subscriber]
     worklist.request_cancel(caller, uid, Dataset())
     assert kinds(archive, caller) == [1]

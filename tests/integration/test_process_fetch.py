@@ -6,13 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pacs.app import subscriber
+from pacs.core.caller import Caller, Right, SubscriberName
 from pacs.core.identifiers import AETitle
 from pacs.core.processing import ProcessingOrder
+from pacs.core.records import Peer
 from pacs.core.workitems import WorkitemState, WorkitemUID
 from pacs.services.process import Input, Reference, workitem_of
+from storage.database.peer import PeerTable
 from tests.archive import free_port
 from tests.forwarding import known
 from tests.integration.test_process_workitems import LOCAL, Home, home_of, pixels, reason
+from tests.integration.test_subscriber import contract
+from tests.keeping import ADMIN, caller_of
 from tests.phantoms import ct_series, hounsfield
 from tests.poll_peer import FakePeer
 
@@ -24,7 +30,7 @@ def peer() -> FakePeer:
     return FakePeer(images=[*AWAY])
 
 
-def asked(home: Home, *ae_titles: str, named: bool = False) -> WorkitemUID:
+def asked(home: Home, *ae_titles: str, named: bool = False, caller: Caller = LOCAL) -> WorkitemUID:
     """Ask for the maximum of what is away."""
     references = [
         Reference(sop_class_uid=one.SOPClassUID, sop_instance_uid=one.SOPInstanceUID)
@@ -37,7 +43,7 @@ def asked(home: Home, *ae_titles: str, named: bool = False) -> WorkitemUID:
         retrieve_ae_titles=tuple(AETitle(each) for each in ae_titles),
     )
     return home.worklist.create(
-        LOCAL, workitem_of(ProcessingOrder(operation="mip"), [one], label="away")
+        caller, workitem_of(ProcessingOrder(operation="mip"), [one], label="away")
     )
 
 
@@ -81,6 +87,46 @@ def test_a_place_that_is_away_is_asked_again_and_given_up(tmp_path: Path) -> Non
             _hastened(home)
         assert tries[:-1] == [["delayed"]] * (perform._FETCHES - 1)
         assert reason(home.worklist.read(uid)) == "images cannot be fetched: nobody answers"
+
+
+def test_nobodys_peer_is_asked_only_for_whom_an_admin_lets_it(
+    tmp_path: Path, peer: FakePeer
+) -> None:
+    """It trusts this archive: whoever could name it would read all that it shows to the archive."""
+    with home_of(tmp_path, count=1) as home, peer.listening() as port:
+        known(home.archive, "OUTSIDE", port)
+        rights = frozenset({Right.PROCESS, Right.REGISTER})
+        subscriber.contracts(home.archive).add(ADMIN, contract("asker", rights=rights))
+        uid = asked(home, "OUTSIDE", caller=caller_of("asker"))
+        home.work()
+        assert reason(home.worklist.read(uid)) == "no images are held under what is named"
+        assert (peer.sent, peer.asked) == ([], [])
+        subscriber.terms(home.archive).add_destination(ADMIN, "asker", "OUTSIDE")
+        uid = asked(home, "OUTSIDE", caller=caller_of("asker"))
+        home.work()
+        assert home.worklist.read(uid).state is WorkitemState.COMPLETED
+        assert len(peer.sent) == len(AWAY)
+
+
+def test_the_device_of_another_is_asked_for_nobody_else(tmp_path: Path, peer: FakePeer) -> None:
+    with home_of(tmp_path, count=1) as home, peer.listening() as port:
+        rights = frozenset({Right.PROCESS, Right.REGISTER})
+        for name in ("asker", "owner"):
+            subscriber.contracts(home.archive).add(ADMIN, contract(name, rights=rights))
+        PeerTable(home.archive.database).put(
+            Peer(
+                ae_title=AETitle("OWNERS"),
+                host="127.0.0.1",
+                port=port,
+                subscriber=SubscriberName("owner"),
+            )
+        )
+        subscriber.terms(home.archive).add_destination(ADMIN, "asker", "OWNERS")
+        for name, ended in (("asker", WorkitemState.CANCELED), ("owner", WorkitemState.COMPLETED)):
+            uid = asked(home, "OWNERS", caller=caller_of(name))
+            home.work()
+            assert home.worklist.read(uid).state is ended, name
+            assert bool(peer.sent) is (name == "owner")
 
 
 def _hastened(home: Home) -> None:

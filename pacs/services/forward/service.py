@@ -1,21 +1,22 @@
 """Forwarding: the handler of its jobs, and how an administrator asks for one. PS3.4 Annex B.
 
-Decides who sends, to whom and on whose behalf; ``errand`` does it. Which
+Decides to whom is sent; in whose name, and whether it may leave, is ``leave``'s to say, and ``errand`` does it. Which
 studies go where by themselves is ``pacs.services.route``'s to say.
 """
 
 from datetime import UTC, datetime
 
-from pacs.core.caller import Caller, on_behalf
+from pacs.core.caller import Caller
 from pacs.core.errors import DestinationUnknown, EntryNotFound
 from pacs.core.forwarding import ForwardWork
 from pacs.core.identifiers import AETitle, Registrant, StudyInstanceUID
 from pacs.core.job_ports import JobContext
-from pacs.core.records import Peer
+from pacs.core.records import Peer, Snapshot
 from pacs.core.routing import Route
 from pacs.core.work import Hold, Permanent
 from pacs.services.forward.desk import Desk
 from pacs.services.forward.errand import Errand
+from pacs.services.forward.leave import sender
 
 
 class Forwarding:
@@ -27,12 +28,12 @@ class Forwarding:
     def send(self, context: JobContext[ForwardWork]) -> None:
         """Handle one job of kind ``FORWARD``."""
         work = context.payload
-        peer, route = self._peer(work), self._route(work)
-        caller = on_behalf(work.registrant, f"job {context.id}")
+        snapshot = self._desk.snapshots.newest()
+        peer, route = self._peer(work, snapshot), self._route(work)
+        caller = sender(self._desk, work, snapshot, context.id)
         Errand(self._desk, context, peer, route, caller).fulfil()
 
-    def _peer(self, work: ForwardWork) -> Peer:
-        snapshot = self._desk.snapshots.newest()
+    def _peer(self, work: ForwardWork, snapshot: Snapshot) -> Peer:
         peer = snapshot.peers.get(work.destination)
         if peer is None:
             raise Permanent(f"no peer is named {work.destination}")
@@ -92,5 +93,4 @@ class Forwarding:
 def _sees_all(caller: Caller, registrant: Registrant, study: StudyInstanceUID) -> bool:
     """Tell whether everything a registrant holds of a study is visible: all of it would be sent."""
     seen = caller.visibility
-    whole = seen.everything or registrant in seen.registrants or (registrant, study) in seen.studies
-    return whole and seen.modalities is None
+    return seen.shows(registrant, study) and seen.modalities is None

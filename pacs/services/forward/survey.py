@@ -118,18 +118,22 @@ def _known(desk: Desk, work: ForwardWork) -> Sequence[SentRow]:
     return [one for one in rows if one.sop_instance_uid in named]
 
 
-def _held(desk: Desk, work: ForwardWork) -> Sequence[Chosen]:
+def selection_of(work: ForwardWork) -> Selection:
+    """Say what is to be sent, as the index is asked for it."""
     series, named = work.series_instance_uid, work.sop_instance_uids
     level = Level.STUDY if series is None else Level.SERIES
-    selection = Selection(
+    return Selection(
         level=Level.IMAGE if named else level,
         study_instance_uids=(work.study_instance_uid,),
         series_instance_uids=() if series is None else (series,),
         sop_instance_uids=named,
     )
+
+
+def _held(desk: Desk, work: ForwardWork) -> Sequence[Chosen]:
     most = desk.settings.max_instances
     visibility = on_behalf(work.registrant, "forward").visibility
-    held = desk.index.select(selection, visibility, most)
+    held = desk.index.select(selection_of(work), visibility, most)
     if len(held) > most:
         raise Permanent(f"more than {most} instances (forward.max_instances)")
     return held

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from pacs.core.caller import Caller
-from pacs.core.forwarding import MOST_NAMED, ForwardWork
+from pacs.core.forwarding import MOST_NAMED, NOT_ALLOWED, ForwardWork
 from pacs.core.identifiers import AETitle, Registrant, SOPInstanceUID
 from pacs.core.job_ports import JobContext
 from pacs.core.process_results import PieceDone
@@ -20,6 +20,7 @@ from pacs.services.process.ending import (
     Hand,
     Series,
     are_held,
+    are_shown,
     reasons_of,
     selections_of,
     series_of,
@@ -81,6 +82,8 @@ class Delivering:
         made = series_of(done)
         if not done or not are_held(self._desk, done[0].registrant, made):
             raise Discontinued(Why.MISSING, "the results were deleted meanwhile")
+        if not are_shown(self._desk, caller, done[0].registrant, made):
+            raise Discontinued(Why.MISSING, "the images are not shown to whoever asked any more")
         if caller.max_matrix is None:
             return
         for selection in selections_of(made):
@@ -168,18 +171,28 @@ def _errands(
                     study_instance_uid=one.study_instance_uid,
                     series_instance_uid=one.series_instance_uid,
                     sop_instance_uids=tuple(uids[start : start + MOST_NAMED]),
+                    creator=work.creator,
                 ).job(cause=f"results of workitem {work.uid}")
 
 
 def _trouble(job: JobContext[DeliverWork], done: Sequence[PieceDone]) -> Discontinued | None:
     """Why the workitem is not completed though there are results."""
     parts = job.children(()) if job.parted else ()
-    failed = {_destination_of(one) for one in parts if one.state is not JobState.DONE}
-    if failed:
-        named = ", ".join(sorted(failed))
-        return Discontinued(Why.FAILED, f"the results were not taken by {named}")
+    failed = [one for one in parts if one.state is not JobState.DONE]
+    refused = {_destination_of(one): why for one in failed if (why := _refusal(one))}
+    untaken = {_destination_of(one) for one in failed} - refused.keys()
+    said = [f"the results were not taken by {', '.join(sorted(untaken))}"] if untaken else []
+    for destination, why in sorted(refused.items()):
+        said.append(f"the results were not sent to {destination}: {why}")
+    if said:
+        return Discontinued(Why.FAILED if untaken else Why.REJECTED, "; ".join(said))
     reasons = "" if job.payload.reused else reasons_of(done, done[0].pieces)
     return Discontinued(Why.REFUSED, reasons) if reasons else None
+
+
+def _refusal(part: Part) -> str:
+    """Why whoever asked may not have it sent any more; empty where that is not what failed."""
+    return part.error.partition(NOT_ALLOWED)[2]
 
 
 def _destination_of(part: Part) -> str:

@@ -165,13 +165,13 @@ class Hand:
         try:
             caller = standing(creator, snapshot, now_utc)
             require_destinations(caller, wanted.order.destinations, snapshot, now_utc)
-        except ProcessingRefused as error:
-            raise Discontinued(Why.REJECTED, str(error)) from error
-        except NotAuthorized as error:
+        except (NotAuthorized, ProcessingRefused) as error:
             self._desk.audit.record(
                 "process-refused", creator.named(), workitem=self._uid, cause=str(error)
             )
-            raise Discontinued(Why.REJECTED, "the contract grants no processing") from error
+            lacks_right = isinstance(error, NotAuthorized)  # which one is for the audit trail
+            said = "the contract grants no processing" if lacks_right else str(error)
+            raise Discontinued(Why.REJECTED, said) from error
         return wanted, fact, caller
 
     def tell(self, done: int, total: int, said: str) -> None:
@@ -268,9 +268,19 @@ def series_of(done: Sequence[PieceDone]) -> Sequence[Series]:
 
 def are_held(desk: Desk, registrant: Registrant, made: Sequence[Series]) -> bool:
     """Tell whether all of these results are held still."""
-    own = Visibility(registrants=frozenset({registrant}))
+    return _are_found(desk, Visibility(registrants=frozenset({registrant})), made)
+
+
+def are_shown(desk: Desk, caller: Caller, registrant: Registrant, made: Sequence[Series]) -> bool:
+    """Tell whether whoever asked sees all of these: its agreement with their owner may have ended."""
+    seen = caller.visibility
+    shown = all(seen.shows(registrant, one.study_instance_uid) for one in made)
+    return shown and _are_found(desk, seen.only(registrant), made)
+
+
+def _are_found(desk: Desk, visibility: Visibility, made: Sequence[Series]) -> bool:
     return all(
-        len(desk.index.select(selection, own, len(selection.sop_instance_uids)))
+        len(desk.index.select(selection, visibility, len(selection.sop_instance_uids)))
         == len(selection.sop_instance_uids)
         for selection in selections_of(made)
     )

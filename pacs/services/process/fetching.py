@@ -132,10 +132,17 @@ class Fetching:
 
 
 def _may_ask(caller: Caller, peer: Peer, snapshot: Snapshot) -> bool:
-    """Tell whether images may be fetched there for this caller: nobody's device, or its own."""
-    own = peer.subscriber in (None, caller.subscriber) or is_admin(caller)
+    """Tell whether images may be fetched there for this caller: its own device, or one its contract names.
+
+    A peer that is nobody's trusts this archive, not whoever asks it: it is asked for those only
+    that an admin lets have images moved there, and where there are no contracts.
+    """
+    if peer.subscriber is None:
+        theirs = caller.destinations is None or AETitle(peer.ae_title) in caller.destinations
+    else:
+        theirs = peer.subscriber == caller.subscriber or is_admin(caller)
     may_call = snapshot.may_receive(peer, datetime.now(UTC))
-    return own and may_call and Right.REGISTER in caller.rights
+    return theirs and may_call and Right.REGISTER in caller.rights
 
 
 def _for_whom(caller: Caller, peer: Peer, snapshot: Snapshot, local_issuer: str) -> Caller:

@@ -4,60 +4,17 @@ Between the request and its end there may be days. Refuses to know what is asked
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
-from pacs.core.caller import Caller, Right, SubscriberName, Visibility, admin
+from pacs.core.caller import Caller, Right, Visibility
+from pacs.core.creator import Creator, is_admin
 from pacs.core.errors import NotAuthorized, ProcessingRefused
 from pacs.core.identifiers import AETitle, Registrant
 from pacs.core.records import Snapshot
 from pacs.services.gate import LOCAL, resolved
 
-_ADMIN = admin("").subscriber
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Creator:
-    """Who made a workitem, as its jobs remember it."""
-
-    subscriber: str
-    purpose: str = ""
-    ae_title: str = ""
-    user: str = ""
-    association: str = ""
-
-    @classmethod
-    def of(cls, caller: Caller) -> "Creator":
-        """Remember a caller."""
-        return cls(
-            subscriber=caller.subscriber,
-            purpose=caller.purpose,
-            ae_title=caller.ae_title,
-            user=caller.user,
-            association=caller.association,
-        )
-
-    @property
-    def is_admin(self) -> bool:
-        """Tell whether it is the command line, which owns no images and pays for nothing."""
-        return self.subscriber == _ADMIN
-
-    def named(self) -> Caller:
-        """The creator by name, without any right."""
-        return Caller(
-            subscriber=SubscriberName(self.subscriber),
-            rights=frozenset(),
-            visibility=Visibility(),
-            purpose=self.purpose,
-            ae_title=AETitle(self.ae_title),
-            user=self.user,
-            association=self.association,
-        )
-
-
-def is_admin(caller: Caller) -> bool:
-    """Tell whether a caller is the command line."""
-    return caller.subscriber == _ADMIN
+__all__ = ["Creator", "is_admin", "require_destinations", "standing"]
 
 
 def standing(creator: Creator, snapshot: Snapshot, now_utc: datetime) -> Caller:
@@ -112,7 +69,13 @@ def _everything(bare: Caller, visibility: Visibility) -> Caller:
 def require_destinations(
     caller: Caller, destinations: Sequence[AETitle], snapshot: Snapshot, now_utc: datetime
 ) -> None:
-    """Refuse a destination that the caller may not have images sent to, in the same words as an unknown one."""
+    """Refuse what C-MOVE would refuse: a right to process alone has nothing delivered to anybody.
+
+    A destination that the caller may not have images sent to is refused in the same words as an
+    unknown one. Raises ``ProcessingRefused``.
+    """
+    if destinations and Right.RECEIVE not in caller.rights:
+        raise ProcessingRefused("nothing is sent: the contract grants no delivery")
     for one in destinations:
         peer = snapshot.peers.get(one)
         allowed = caller.destinations is None or one in caller.destinations

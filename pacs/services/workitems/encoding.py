@@ -183,6 +183,12 @@ def items_of(data_set: Dataset, keyword: str) -> Sequence[Dataset]:
     return tuple(element.value or ()) if element.VR == "SQ" else ()
 
 
+def stations_of(data_set: Dataset) -> frozenset[str]:
+    """Give the codes of the stations that a workitem is for. PS3.4 Table CC.2.5-3."""
+    items = items_of(data_set, "ScheduledStationNameCodeSequence")
+    return frozenset(filter(None, (single(one, CODE_VALUE) for one in items)))
+
+
 def _clock(data_set: Dataset) -> str | None:
     bounds = date_time_bounds(single(data_set, tag_of("ScheduledProcedureStepStartDateTime")) or "")
     if bounds is None or bounds[2] is not None:

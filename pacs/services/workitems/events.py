@@ -13,7 +13,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from pacs.core.caller import SubscriberName
+from pacs.core.caller import Right, SubscriberName
 from pacs.core.errors import EventTooLarge, OutboxFull
 from pacs.core.events import Addressee, Event
 from pacs.core.identifiers import AETitle, Registrant, SOPInstanceUID
@@ -149,16 +149,34 @@ def post_restarted(unit: Unit, to: Iterable[Addressee]) -> None:
     post(unit, to, GLOBAL_SUBSCRIPTION, EventType.SCP_STATUS_CHANGE, restarted())
 
 
-def entitled(addressees: Iterable[Addressee], snapshot: Snapshot, now: datetime) -> list[Addressee]:
-    """Leave out whose contract does not hold, and AE titles that have become another's device."""
-    kept = []
-    for one in addressees:
-        contract = snapshot.contracts.get(SubscriberName(one.registrant))
-        peer = snapshot.peers.get(one.ae_title)
-        theirs = peer is None or (peer.subscriber or one.registrant) == one.registrant
-        lone = not snapshot.contracts or one.registrant == Registrant(
-            LOCAL
-        )  # loopback has no contract
-        if theirs and (lone if contract is None else contract.holds(now)):
-            kept.append(one)
-    return kept
+def entitled(
+    addressees: Iterable[Addressee],
+    snapshot: Snapshot,
+    now: datetime,
+    of: Registrant | None = None,
+) -> list[Addressee]:
+    """Leave out whose contract does not let it ask, and AE titles that have become another's device.
+
+    ``of`` is whose workitem is told of: others are told as long as their contract shows it.
+    """
+    return [
+        one
+        for one in addressees
+        if _is_device_of(one, snapshot) and _may_be_told(one.registrant, snapshot, now, of)
+    ]
+
+
+def _is_device_of(one: Addressee, snapshot: Snapshot) -> bool:
+    peer = snapshot.peers.get(one.ae_title)
+    return peer is None or (peer.subscriber or one.registrant) == one.registrant
+
+
+def _may_be_told(who: Registrant, snapshot: Snapshot, now: datetime, of: Registrant | None) -> bool:
+    """Under which purpose it subscribed is not known: what any of them lets it hear is told."""
+    contract = snapshot.contracts.get(SubscriberName(who))
+    if contract is None:
+        return not snapshot.contracts or who == Registrant(LOCAL)  # loopback has no contract
+    shown = of in (None, who) or any(
+        one.owner is None and one.study_instance_uid is None for one in contract.agreements
+    )
+    return shown and contract.holds(now) and Right.PROCESS in contract.rights

@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
 from pacs.core.caller import Caller
+from pacs.core.errors import NotAuthorized
 from pacs.core.identifiers import AETitle, SOPInstanceUID, is_uid
 from pacs.core.ports import Unit
 from pacs.core.workitem_errors import (
@@ -39,7 +40,14 @@ from pacs.core.workitems import (
 )
 from pacs.services.workitems import attributes, events, final
 from pacs.services.workitems.admin import Administration
-from pacs.services.workitems.desk import Desk, OnCreated, OnReady, Workitem
+from pacs.services.workitems.desk import (
+    Desk,
+    OnCreated,
+    OnReady,
+    Workitem,
+    may_change,
+    may_claim,
+)
 from pacs.services.workitems.encoding import (
     columns_of,
     copied,
@@ -161,11 +169,13 @@ class Workitems:
     def claim(self, caller: Caller, uid: str, transaction_uid: str) -> None:
         """Begin to perform a workitem: SCHEDULED → IN PROGRESS, for exactly one of all who try.
 
-        Raises ``WorkitemUnknown``, ``TransactionUIDWrong``, ``AlreadyInProgress`` or ``NoLongerUpdated``.
+        Raises ``WorkitemUnknown``, ``NotAuthorized``, ``TransactionUIDWrong``, ``AlreadyInProgress``
+        or ``NoLongerUpdated``.
         """
         with self._changing(caller, uid) as (unit, row):
             if not is_uid(transaction_uid):
                 raise TransactionUIDWrong
+            _require(may_claim(caller, row))
             if row.state is not WorkitemState.SCHEDULED:
                 _check_transaction(row, transaction_uid)
                 in_progress = row.state is WorkitemState.IN_PROGRESS
@@ -185,8 +195,8 @@ class Workitems:
         """Change attributes; with the Transaction UID once it is IN PROGRESS, before without one.
 
         What our jobs will do in the name of who created it, only that one changes before.
-        Raises ``WorkitemUnknown``, ``NoLongerUpdated``, ``TransactionUIDWrong``, ``NotInProgress``,
-        ``WorkitemTooLarge`` and what ``attributes.changed`` raises.
+        Raises ``WorkitemUnknown``, ``NotAuthorized``, ``NoLongerUpdated``, ``TransactionUIDWrong``,
+        ``NotInProgress``, ``WorkitemTooLarge`` and what ``attributes.changed`` raises.
         """
         desk = self._desk
         with self._changing(caller, uid) as (unit, row):
@@ -194,8 +204,10 @@ class Workitems:
                 raise NoLongerUpdated
             if row.state is WorkitemState.IN_PROGRESS:
                 _check_transaction(row, transaction_uid)
-            elif transaction_uid:
-                raise NotInProgress
+            else:
+                _require(may_change(caller, row))
+                if transaction_uid:
+                    raise NotInProgress
             made = attributes.changed(
                 decoded(row.data_set),
                 modifications,
@@ -256,10 +268,11 @@ class Workitems:
     def request_cancel(self, caller: Caller, uid: str, request: Dataset) -> Outcome:
         """Ask that a workitem be cancelled; one nobody performs is cancelled. PS3.4 Section CC.2.2.3.
 
-        Raises ``WorkitemUnknown``, ``AlreadyCompleted`` or ``PerformerAway``.
+        Raises ``WorkitemUnknown``, ``NotAuthorized``, ``AlreadyCompleted`` or ``PerformerAway``.
         """
         asked = copied(request)
         with self._changing(caller, uid) as (unit, row):
+            _require(may_change(caller, row))
             if row.state is WorkitemState.COMPLETED:
                 raise AlreadyCompleted
             if row.state is WorkitemState.CANCELED:
@@ -279,11 +292,12 @@ class Workitems:
     def abandon(self, caller: Caller, uid: str, request: Dataset) -> Outcome:
         """Cancel a workitem whose performer is gone for good, without its Transaction UID.
 
-        For the administrator: the SCP may (PS3.4 Section CC.2.1.3). Raises ``WorkitemUnknown``
-        or ``AlreadyCompleted``.
+        For the administrator: the SCP may (PS3.4 Section CC.2.1.3). Raises ``WorkitemUnknown``,
+        ``NotAuthorized`` or ``AlreadyCompleted``.
         """
         asked = copied(request)
         with self._changing(caller, uid) as (unit, row):
+            _require(may_change(caller, row))
             if row.state is WorkitemState.COMPLETED:
                 raise AlreadyCompleted
             if row.state is WorkitemState.CANCELED:
@@ -335,6 +349,12 @@ def _is_settled(row: WorkitemRow, caller: Caller) -> bool:
     """Tell whether what is ordered stays, for this caller."""
     begun = row.state is not WorkitemState.SCHEDULED
     return begun or row.ordered_by not in ("", _name(caller))
+
+
+def _require(allowed: bool) -> None:
+    """An agreement that shows others' workitems lets nobody change them."""
+    if not allowed:
+        raise NotAuthorized("another subscriber's workitem may be seen, not changed")
 
 
 def _check_transaction(row: WorkitemRow, transaction_uid: str) -> None:

@@ -202,7 +202,8 @@ class Watching:
         information: Dataset,
     ) -> None:
         now, snapshot = self._desk.rows.now(), self._desk.snapshots.current()
-        events.post(unit, events.entitled(to, snapshot, now), row.uid, kind, information)
+        told = events.entitled(to, snapshot, now, row.registrant)
+        events.post(unit, told, row.uid, kind, information)
 
     def restarted(self) -> None:
         """Tell everybody who watches anything that the archive has started. Section CC.2.4.3."""

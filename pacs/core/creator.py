@@ -1,0 +1,56 @@
+"""Who asked for something that is done later, as the jobs that do it remember it.
+
+It carries no right: between asking and doing there may be days, and what it may do then is
+for ``pacs.services.process.standing`` to say.
+"""
+
+from dataclasses import dataclass
+
+from pacs.core.caller import Caller, SubscriberName, Visibility, admin
+from pacs.core.identifiers import AETitle
+
+_ADMIN = admin("").subscriber
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Creator:
+    """Who made a workitem, as its jobs remember it."""
+
+    subscriber: str
+    purpose: str = ""
+    ae_title: str = ""
+    user: str = ""
+    association: str = ""
+
+    @classmethod
+    def of(cls, caller: Caller) -> "Creator":
+        """Remember a caller."""
+        return cls(
+            subscriber=caller.subscriber,
+            purpose=caller.purpose,
+            ae_title=caller.ae_title,
+            user=caller.user,
+            association=caller.association,
+        )
+
+    @property
+    def is_admin(self) -> bool:
+        """Tell whether it is the command line, which owns no images and pays for nothing."""
+        return self.subscriber == _ADMIN
+
+    def named(self) -> Caller:
+        """The creator by name, without any right."""
+        return Caller(
+            subscriber=SubscriberName(self.subscriber),
+            rights=frozenset(),
+            visibility=Visibility(),
+            purpose=self.purpose,
+            ae_title=AETitle(self.ae_title),
+            user=self.user,
+            association=self.association,
+        )
+
+
+def is_admin(caller: Caller) -> bool:
+    """Tell whether a caller is the command line."""
+    return caller.subscriber == _ADMIN
