@@ -37,6 +37,7 @@ from pacs.core.records import (
 from pacs.services.delivery import crew as crew_module
 from pacs.services.delivery.shipment import Shipping
 from pacs.services.retrieve import Retrieve
+from pacs.services.retrieve import account as account_module
 from tests.association_fakes import until
 
 CT = SOPClassUID("1.2.840.10008.5.1.4.1.1.2")
@@ -210,7 +211,10 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("associations", [1, 2, 4, 16])
-def test_every_instance_goes_once_and_in_order(associations: int) -> None:
+def test_every_instance_goes_once_and_in_order(
+    associations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account_module, "WINDOW_S", 3600.0)  # one window, however slow the machine
     archive, destination = Archive(250, associations), Destination()
     destination.answer = lambda way: (time.sleep(0.001), SendOutcome.SUCCESS)[1]
     last = settled(moving(archive, destination), 250)

@@ -23,7 +23,7 @@ from pacs.core.records import Originator, Peer, PeerEncoding, Progress, Selectio
 from pacs.core.sending_ports import Delivery
 from pacs.services.delivery.contexts import EXPLICIT_LITTLE
 from pacs.services.delivery.shipment import Shipment, Shipping
-from pacs.services.retrieve.account import usage_of
+from pacs.services.retrieve.account import Account
 from pacs.services.retrieve.tally import Order, Tally
 
 LOGGER = logging.getLogger("pacs.retrieve")
@@ -75,13 +75,15 @@ class Retrieve:
         shipment = self._shipping.shipment(
             peer, order.chosen, originator=originator, preparation=order.preparation
         )
-        with self._account_of(caller, tally, destination):
+        with self._account_of(caller, tally, destination) as account:
             yield tally.progress()
             tally.withhold()
-            yield from self._follow(shipment, tally, cancelled)
+            yield from self._follow(shipment, tally, account, cancelled)
         yield tally.last()
 
-    def _follow(self, shipment: Shipment, tally: Tally, cancelled: Cancelled) -> Iterator[Progress]:
+    def _follow(
+        self, shipment: Shipment, tally: Tally, account: Account, cancelled: Cancelled
+    ) -> Iterator[Progress]:
         def stopped() -> bool:
             return bool(tally.remaining) and cancelled()
 
@@ -91,8 +93,9 @@ class Retrieve:
                     if one is not None:
                         tally.count(one)
                         tally.vanished(shipment.vanished())
-                        if not shipment.stopped:
-                            yield tally.progress()
+                    account.look()
+                    if one is not None and not shipment.stopped:
+                        yield tally.progress()
         except PeerUnreachable as failure:
             LOGGER.info("destination-unreachable why=%s", failure)
         if not shipment.stopped:
@@ -113,13 +116,14 @@ class Retrieve:
         sending = self._shipping.way(
             delivery, waiting, self._encoding_of(caller), order.preparation
         )
-        with self._account_of(caller, tally, caller.ae_title):
+        with self._account_of(caller, tally, caller.ae_title) as account:
             yield tally.progress()
             tally.withhold()
             with closing(sending) as way:
                 while (sent := way.send_next()) is not None:
                     tally.count(sent)
                     tally.vanished(waiting.vanished())
+                    account.look()
                     if way.broken:
                         raise PeerUnreachable("the association has ended")
                     if tally.remaining and cancelled():
@@ -192,17 +196,14 @@ class Retrieve:
         )
 
     @contextmanager
-    def _account_of(self, caller: Caller, tally: Tally, receiver: AETitle) -> Iterator[None]:
-        """Say what was delivered, study by study, however the retrieve ends: once for all of it."""
+    def _account_of(self, caller: Caller, tally: Tally, receiver: AETitle) -> Iterator[Account]:
+        """Say what was delivered, study by study, however the retrieve ends."""
+        account = Account(self._records, caller, receiver, tally)
         try:
-            yield
+            yield account
         finally:
             self._audit_density(caller, tally)
-            facts = list(usage_of(caller, tally, receiver))
-            if facts:
-                with self._records.transaction() as unit:
-                    for fact in facts:
-                        unit.record_usage(fact)
+            account.close()
 
     def _audit_density(self, caller: Caller, tally: Tally) -> None:
         """Say what a purpose's bound did: how many went reduced, and which did not go at all."""
