@@ -23,6 +23,7 @@ from pacs.core.identifiers import (
     StudyInstanceUID,
     TransferSyntaxUID,
 )
+from pacs.core.ports import Gate
 from pacs.core.records import (
     Held,
     Originator,
@@ -38,7 +39,7 @@ from pacs.services.delivery import crew as crew_module
 from pacs.services.delivery.shipment import Shipping
 from pacs.services.retrieve import Retrieve
 from pacs.services.retrieve import account as account_module
-from tests.association_fakes import until
+from tests.association_fakes import FakeGate, until
 
 CT = SOPClassUID("1.2.840.10008.5.1.4.1.1.2")
 EXPLICIT = TransferSyntaxUID("1.2.840.10008.1.2.1")
@@ -95,6 +96,8 @@ class Archive:
 
     def current(self) -> Snapshot:
         return self.snapshot
+
+    newest = current
 
     def record(self, event: str, caller: Caller | None, **details: object) -> None:
         pass
@@ -170,7 +173,10 @@ def shipping_of(archive: Archive, destination: Destination) -> Shipping:
 
 
 def moving(
-    archive: Archive, destination: Destination, cancelled: Callable[[], bool] = lambda: False
+    archive: Archive,
+    destination: Destination,
+    cancelled: Callable[[], bool] = lambda: False,
+    gate: Gate | None = None,
 ) -> Iterator[Progress]:
     retrieve = Retrieve(
         index=archive,  # type: ignore[arg-type]
@@ -179,6 +185,7 @@ def moving(
         snapshots=archive,
         settings=RetrieveSettings(),
         audit=archive,
+        gate=gate or FakeGate(),
     )
     caller = Caller(
         subscriber=SubscriberName("local"),

@@ -98,6 +98,11 @@ class Tally:
         self.failed += 1
         self._failed_uids.append(held.sop_instance_uid)
 
+    def fail_rest(self) -> None:
+        """All that was not begun failed, and is not named."""
+        self.failed += self.remaining
+        self.remaining = 0
+
     def withhold(self) -> None:
         """What the caller may not have failed before anything was begun."""
         self.remaining -= len(self._not_begun)
