@@ -17,6 +17,7 @@ from pacs.core.records import Originator, Progress, Selection
 from pacs.services.retrieve import Retrieve
 from pacs.services.selection import selection_of
 from scp.service_class import ServiceClass
+from scp.status import NOT_AUTHORIZED
 
 PATIENT_ROOT = ("1.2.840.10008.5.1.4.1.2.1.2", "1.2.840.10008.5.1.4.1.2.1.3")
 STUDY_ROOT = ("1.2.840.10008.5.1.4.1.2.2.2", "1.2.840.10008.5.1.4.1.2.2.3")
@@ -89,6 +90,8 @@ def _answers(progress: Iterator[Progress]) -> Iterator[Response]:
 
 
 def _final_status(last: Progress) -> int:
+    if last.refusal is not None:  # as the same request is answered from now on
+        return STATUSES.get(type(last.refusal), NOT_AUTHORIZED)
     if last.remaining:
         return _CANCELLED
     if last.failed and not (last.completed or last.warning):
@@ -104,6 +107,7 @@ def _response(status: int, progress: Progress, *, with_remaining: bool) -> Respo
         completed=min(progress.completed, _COUNTER_LIMIT),
         failed=min(progress.failed, _COUNTER_LIMIT),
         warning=min(progress.warning, _COUNTER_LIMIT),
+        comment="" if progress.refusal is None else progress.refusal.peer_comment,
     )
 
 

@@ -250,7 +250,7 @@ def _archive(home: Path, parts: _Parts, gate: AskingGate) -> Archive:
         ingest=ingest,
         find=_find(parts),
         shipping=shipping,
-        retrieve=_retrieve(parts, shipping),
+        retrieve=_retrieve(parts, shipping, gate),
         peers=Peers(PeerTable(parts.database), ContractTable(parts.database), parts.audit),
         listing=Listing(_find(parts)),
         statistics=Statistics(DatabaseCounts(parts.database), parts.store),
@@ -313,7 +313,7 @@ def _shipping(parts: _Parts) -> Shipping:
     )
 
 
-def _retrieve(parts: _Parts, shipping: Shipping) -> Retrieve:
+def _retrieve(parts: _Parts, shipping: Shipping, gate: Gate) -> Retrieve:
     return Retrieve(
         index=parts.index,
         records=parts.records,
@@ -321,6 +321,7 @@ def _retrieve(parts: _Parts, shipping: Shipping) -> Retrieve:
         snapshots=parts.snapshots,
         settings=parts.settings.retrieve,
         audit=parts.audit,
+        gate=gate,
     )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller, SubscriberName
 from pacs.core.contract import Contract, User
+from pacs.core.errors import PacsError
 from pacs.core.forms import Form, FormMeta
 from pacs.core.identifiers import (
     AETitle,
@@ -300,7 +301,8 @@ class Progress:
     """Counters of a retrieve, PS3.4 Section C.4.2.1.6 to C.4.2.1.9.
 
     ``over`` says that no further one follows; only that one names what failed.
-    Where some sub-operations remain in it, the retrieve was cancelled.
+    Where some sub-operations remain in it, the retrieve was cancelled; where there is a
+    ``refusal``, it was begun rightly and could not go on, and what was left has failed.
     """
 
     remaining: int
@@ -309,3 +311,4 @@ class Progress:
     warning: int
     failed_sop_instance_uids: tuple[str, ...] = ()
     over: bool = False
+    refusal: PacsError | None = None

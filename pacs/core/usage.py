@@ -48,7 +48,7 @@ KINDS: Mapping[UsageKind, KindLine] = {
     UsageKind.DELIVER: KindLine(
         units="instances, bytes, studies",
         about="instances of one study that a receiver took: C-GET, C-MOVE, forwarding",
-        once_per="retrieve and study; run of a job and the instances it settled",
+        once_per="window of a retrieve and study; run of a job and the instances it settled",
     ),
     UsageKind.CONNECT: KindLine(
         units="associations, seconds",

@@ -1,6 +1,8 @@
 """``pacs usage`` equals what foreign tools sent and fetched: instances, bytes and associations."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pynetdicom import AE, build_role, evt
 
-from tests import raw_peer
+from pacs.services.retrieve.account import WINDOW_S
+from tests import processes, raw_peer
 from tests.archive import Archive, Tool, data_set_of, run, serving, storescp
 from tests.e2e.test_store import CT, image
 
@@ -52,15 +55,21 @@ def fetch(tool: Tool, archive: Archive, folder: Path, *how: str) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-def lost_after(archive: Archive, count: int) -> int:
-    """Begin a C-GET and abort in the middle; gives how many instances were answered for."""
+def aborted(association: Any) -> None:
+    association.abort()
+    association.dimse_timeout = 0.1  # pynetdicom waits for an answer all the same
+
+
+def lost_after(archive: Archive, count: int, lose: Callable[[Any], None] = aborted) -> int:
+    """Begin a C-GET and ``lose`` it in the middle; gives how many instances were answered for."""
     taken: list[str] = []
 
     def take(event: Any) -> int:
         if len(taken) == count:
-            event.assoc.abort()
-            event.assoc.dimse_timeout = 0.1  # pynetdicom waits for an answer all the same
+            lose(event.assoc)
             return 0xA700
+        if lose is not aborted and len(taken) == count - 1:
+            time.sleep(WINDOW_S + 0.1)  # what was taken by now is noted before the next one is sent
         taken.append(str(event.request.AffectedSOPInstanceUID))
         return 0x0000
 
@@ -131,3 +140,24 @@ def test_usage_is_what_was_sent_and_what_travelled(
     assert connected["associations"] == 5, "a drained server has noted them all"
     assert json.loads(archive.pacs("usage", "--check", "--json")) == []
     assert "local\tregister\tCT" in archive.pacs("usage")
+
+
+def test_what_was_taken_is_usage_though_the_listener_is_killed(
+    peer_tool: Tool, tmp_path: Path
+) -> None:
+    sizes = [len(one) for one in written(tmp_path / "sent").values()]
+    with serving(tmp_path / "home") as archive:
+        said = run(
+            peer_tool("storescu"), "+sd", "127.0.0.1", str(archive.port), str(tmp_path / "sent")
+        )
+        assert said.code == 0, said.text
+
+        def killed(association: Any) -> None:
+            for listener in processes.listeners(archive.process.pid):
+                os.kill(listener, signal.SIGKILL)
+            association.dul.socket.close()
+
+        assert lost_after(archive, 3, killed) == 3
+        (cut,) = used(archive, "deliver")
+        assert (cut["receiver"], cut["instances"], cut["studies"]) == ("CUT", 3, 1)
+        assert 3 * min(sizes) <= cut["bytes"] <= 3 * max(sizes)

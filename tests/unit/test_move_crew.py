@@ -23,6 +23,7 @@ from pacs.core.identifiers import (
     StudyInstanceUID,
     TransferSyntaxUID,
 )
+from pacs.core.ports import Gate
 from pacs.core.records import (
     Held,
     Originator,
@@ -37,7 +38,8 @@ from pacs.core.records import (
 from pacs.services.delivery import crew as crew_module
 from pacs.services.delivery.shipment import Shipping
 from pacs.services.retrieve import Retrieve
-from tests.association_fakes import until
+from pacs.services.retrieve import account as account_module
+from tests.association_fakes import FakeGate, until
 
 CT = SOPClassUID("1.2.840.10008.5.1.4.1.1.2")
 EXPLICIT = TransferSyntaxUID("1.2.840.10008.1.2.1")
@@ -94,6 +96,8 @@ class Archive:
 
     def current(self) -> Snapshot:
         return self.snapshot
+
+    newest = current
 
     def record(self, event: str, caller: Caller | None, **details: object) -> None:
         pass
@@ -169,7 +173,10 @@ def shipping_of(archive: Archive, destination: Destination) -> Shipping:
 
 
 def moving(
-    archive: Archive, destination: Destination, cancelled: Callable[[], bool] = lambda: False
+    archive: Archive,
+    destination: Destination,
+    cancelled: Callable[[], bool] = lambda: False,
+    gate: Gate | None = None,
 ) -> Iterator[Progress]:
     retrieve = Retrieve(
         index=archive,  # type: ignore[arg-type]
@@ -178,6 +185,7 @@ def moving(
         snapshots=archive,
         settings=RetrieveSettings(),
         audit=archive,
+        gate=gate or FakeGate(),
     )
     caller = Caller(
         subscriber=SubscriberName("local"),
@@ -210,7 +218,10 @@ def no_thread_is_left() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("associations", [1, 2, 4, 16])
-def test_every_instance_goes_once_and_in_order(associations: int) -> None:
+def test_every_instance_goes_once_and_in_order(
+    associations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account_module, "WINDOW_S", 3600.0)  # one window, however slow the machine
     archive, destination = Archive(250, associations), Destination()
     destination.answer = lambda way: (time.sleep(0.001), SendOutcome.SUCCESS)[1]
     last = settled(moving(archive, destination), 250)

@@ -5,8 +5,9 @@ knows neither sockets nor tables.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from config.settings import Retrieve as RetrieveSettings
@@ -18,12 +19,13 @@ from pacs.core.errors import (
     TooManyMatches,
 )
 from pacs.core.identifiers import AETitle, SOPClassUID
-from pacs.core.ports import AuditTrail, Records, RetrieveIndex, Snapshots
-from pacs.core.records import Originator, Peer, PeerEncoding, Progress, Selection
+from pacs.core.ports import AuditTrail, Gate, Records, RetrieveIndex, Snapshots
+from pacs.core.records import Held, Originator, Peer, PeerEncoding, Progress, Selection
 from pacs.core.sending_ports import Delivery
 from pacs.services.delivery.contexts import EXPLICIT_LITTLE
 from pacs.services.delivery.shipment import Shipment, Shipping
-from pacs.services.retrieve.account import usage_of
+from pacs.services.retrieve.account import Account
+from pacs.services.retrieve.leave import Leave, covers
 from pacs.services.retrieve.tally import Order, Tally
 
 LOGGER = logging.getLogger("pacs.retrieve")
@@ -45,8 +47,10 @@ class Retrieve:
         snapshots: Snapshots,
         settings: RetrieveSettings,
         audit: AuditTrail,
+        gate: Gate,
     ) -> None:
         self._audit = audit
+        self._gate = gate
         self._index = index
         self._records = records
         self._shipping = shipping
@@ -67,32 +71,35 @@ class Retrieve:
         sub-operation, at the end as ``over``. Raises ``DestinationUnknown``,
         ``TooManyMatches``, ``IdentifierInvalid`` or ``RecordsFailed`` before
         the first yield. What cannot be sent is counted as failed and named.
-        ``cancelled`` is asked between the yields, by the same thread.
+        ``cancelled`` is asked between the yields, by the same thread. Where what the caller
+        and the destination may have has changed so that not all of it may be sent any more,
+        nothing further is begun: the last one says why, and all that was left has failed.
         """
         peer = self._destination(caller, destination)
         order = self._order(caller, selection)
         tally = Tally(order)
+        leave = self._leave(caller, selection, order, destination)
         shipment = self._shipping.shipment(
             peer, order.chosen, originator=originator, preparation=order.preparation
         )
-        with self._account_of(caller, tally, destination):
+        with self._account_of(caller, tally, destination) as account:
             yield tally.progress()
             tally.withhold()
-            yield from self._follow(shipment, tally, cancelled)
-        yield tally.last()
+            yield from self._follow(shipment, tally, account, _stopped(tally, cancelled, leave))
+        yield self._last(caller, tally, leave, destination, shipment.left())
 
-    def _follow(self, shipment: Shipment, tally: Tally, cancelled: Cancelled) -> Iterator[Progress]:
-        def stopped() -> bool:
-            return bool(tally.remaining) and cancelled()
-
+    def _follow(
+        self, shipment: Shipment, tally: Tally, account: Account, stopped: Cancelled
+    ) -> Iterator[Progress]:
         try:
             with closing(shipment.sent(stopped)) as outcomes:
                 for one in outcomes:
                     if one is not None:
                         tally.count(one)
                         tally.vanished(shipment.vanished())
-                        if not shipment.stopped:
-                            yield tally.progress()
+                    account.look()
+                    if one is not None and not shipment.stopped:
+                        yield tally.progress()
         except PeerUnreachable as failure:
             LOGGER.info("destination-unreachable why=%s", failure)
         if not shipment.stopped:
@@ -103,30 +110,76 @@ class Retrieve:
     def get(
         self, caller: Caller, selection: Selection, delivery: Delivery, cancelled: Cancelled
     ) -> Iterator[Progress]:
-        """Send the selection on the association it was asked on; yields like ``move``.
+        """Send the selection on the association it was asked on; yields and stops like ``move``.
 
         Raises ``PeerUnreachable`` when that association ends.
         """
         order = self._order(caller, selection)
         tally = Tally(order)
+        leave = self._leave(caller, selection, order)
+        stopped = _stopped(tally, cancelled, leave)
         waiting = self._shipping.waiting(order.chosen)
         sending = self._shipping.way(
             delivery, waiting, self._encoding_of(caller), order.preparation
         )
-        with self._account_of(caller, tally, caller.ae_title):
+        with self._account_of(caller, tally, caller.ae_title) as account:
             yield tally.progress()
             tally.withhold()
             with closing(sending) as way:
                 while (sent := way.send_next()) is not None:
                     tally.count(sent)
                     tally.vanished(waiting.vanished())
+                    account.look()
                     if way.broken:
                         raise PeerUnreachable("the association has ended")
-                    if tally.remaining and cancelled():
+                    if stopped():
                         break
                     yield tally.progress()
             tally.vanished(waiting.vanished())
-        yield tally.last()
+        yield self._last(caller, tally, leave, caller.ae_title)
+
+    def _leave(
+        self,
+        caller: Caller,
+        selection: Selection,
+        order: Order,
+        destination: AETitle | None = None,
+    ) -> Leave:
+        """Make ready to judge again what may be delivered, in a C-MOVE also where it goes."""
+        most = self._settings.max_instances
+        return Leave(
+            self._gate,
+            caller,
+            may_go=lambda now: destination is None or self._destination(now, destination),
+            covers=covers(self._index, selection, caller, order.chosen, most),
+        )
+
+    def _last(
+        self,
+        caller: Caller,
+        tally: Tally,
+        leave: Leave,
+        receiver: AETitle,
+        left: Iterable[Held] = (),
+    ) -> Progress:
+        """End it; where it may not go on what is left has failed.
+
+        That is named where the destination is at fault: to a caller who may not have it, it is not.
+        """
+        if leave.refusal is None or not tally.remaining:
+            return tally.last()
+        self._audit.record(
+            "delivery-stopped",
+            caller,
+            cause=str(leave.refusal),
+            destination=str(receiver),
+            count=tally.remaining,
+        )
+        if isinstance(leave.refusal, DestinationUnknown):
+            for held in left:
+                tally.fail(held)
+        tally.fail_rest()
+        return replace(tally.last(), refusal=leave.refusal)
 
     def preferred(self, caller: Caller, sop_class_uid: str) -> Sequence[str]:
         """List the syntaxes, best first, in which ``caller`` is to get what is stored uncompressed.
@@ -145,7 +198,7 @@ class Retrieve:
 
         One of another subscriber is unknown like any other name; only the audit tells them apart.
         """
-        snapshot = self._snapshots.current()
+        snapshot = self._snapshots.newest()
         peer = snapshot.peers.get(destination)
         if peer is None:
             cause = "no such peer"
@@ -192,17 +245,14 @@ class Retrieve:
         )
 
     @contextmanager
-    def _account_of(self, caller: Caller, tally: Tally, receiver: AETitle) -> Iterator[None]:
-        """Say what was delivered, study by study, however the retrieve ends: once for all of it."""
+    def _account_of(self, caller: Caller, tally: Tally, receiver: AETitle) -> Iterator[Account]:
+        """Say what was delivered, study by study, however the retrieve ends."""
+        account = Account(self._records, caller, receiver, tally)
         try:
-            yield
+            yield account
         finally:
             self._audit_density(caller, tally)
-            facts = list(usage_of(caller, tally, receiver))
-            if facts:
-                with self._records.transaction() as unit:
-                    for fact in facts:
-                        unit.record_usage(fact)
+            account.close()
 
     def _audit_density(self, caller: Caller, tally: Tally) -> None:
         """Say what a purpose's bound did: how many went reduced, and which did not go at all."""
@@ -225,6 +275,11 @@ class Retrieve:
                 reduced=tally.reduced,
                 sop_instance_uids=tuple(tally.withheld[:_UIDS_IN_AUDIT]),
             )
+
+
+def _stopped(tally: Tally, cancelled: Cancelled, leave: Leave) -> Cancelled:
+    """Ask whether to begin anything further, while there is something."""
+    return lambda: bool(tally.remaining) and (cancelled() or not leave.holds())
 
 
 def _sees_several(visibility: Visibility) -> bool:

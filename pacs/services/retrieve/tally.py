@@ -3,7 +3,7 @@
 They add up at every moment; for one thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pacs.core.identifiers import SOPInstanceUID, StudyInstanceUID
@@ -61,17 +61,15 @@ class Tally:
         self.completed = 0
         self.failed = 0
         self.warning = 0
+        self.reduced = 0
+        """How many were taken in a reduced form."""
         self.taken: dict[StudyInstanceUID, Taken] = {}
+        """What was taken since ``take``, study by study."""
         self.withheld = list(order.withheld)
         """What is denser than the caller may have, and cannot be reduced."""
         self._not_begun = order.withheld
         self._reduction = order.reduction
         self._failed_uids: list[str] = []
-
-    @property
-    def reduced(self) -> int:
-        """How many were taken in a reduced form."""
-        return sum(one.reduced for one in self.taken.values())
 
     def count(self, one: Shipped) -> None:
         """One sub-operation is over."""
@@ -82,17 +80,28 @@ class Tally:
             self.fail(one.held)
             return
         self.remaining -= 1
+        self.reduced += reduced is not None
         self.taken.setdefault(one.held.study_instance_uid, Taken()).count(one, reduced)
         if one.outcome is SendOutcome.WARNING:
             self.warning += 1
         else:
             self.completed += 1
 
+    def take(self) -> Collection[tuple[StudyInstanceUID, Taken]]:
+        """Hand over what was taken since this was last asked: it is somebody else's to note."""
+        taken, self.taken = self.taken, {}
+        return taken.items()
+
     def fail(self, held: Held) -> None:
         """One sub-operation failed, or could not be begun."""
         self.remaining -= 1
         self.failed += 1
         self._failed_uids.append(held.sop_instance_uid)
+
+    def fail_rest(self) -> None:
+        """All that was not begun failed, and is not named."""
+        self.failed += self.remaining
+        self.remaining = 0
 
     def withhold(self) -> None:
         """What the caller may not have failed before anything was begun."""

@@ -1,0 +1,115 @@
+"""A retrieve judged again while it goes on: how often, and what it ends with."""
+
+import threading
+
+import pytest
+
+from pacs.core.caller import Caller, Right, SubscriberName, Visibility
+from pacs.core.errors import DestinationUnknown, NotAuthorized, RecordsFailed
+from pacs.core.records import SendOutcome
+from pacs.services.delivery import crew as crew_module
+from pacs.services.retrieve import leave as leave_module
+from pacs.services.retrieve.leave import Leave
+from tests.association_fakes import FakeGate
+from tests.unit.test_move_crew import Archive, Destination, Way, moving, settled
+
+CALLER = Caller(
+    subscriber=SubscriberName("beta"),
+    rights=frozenset({Right.RECEIVE}),
+    visibility=Visibility(),
+    purpose="care",
+)
+
+
+class Counting(FakeGate):
+    """A gate that says what it was asked, and allows nothing once it is ``shut``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[Right, str]] = []
+        self.shut = threading.Event()
+
+    def allow(self, caller: Caller, right: Right, purpose: str = "") -> Caller:
+        self.asked.append((right, purpose))
+        if self.shut.is_set():
+            raise NotAuthorized("suspended")
+        return caller
+
+
+def leave_by(gate: Counting, **more: object) -> Leave:
+    given = {"may_go": lambda _: None, "covers": lambda _: True, **more}
+    return Leave(gate, CALLER, **given)  # type: ignore[arg-type]
+
+
+def test_it_is_judged_as_often_as_said_and_not_at_every_instance() -> None:
+    gate = Counting()
+    leave = leave_by(gate)
+    leave._judged_s += 3600  # however busy the machine is
+    gate.shut.set()
+    assert all(leave.holds() for _ in range(1000))
+    assert gate.asked == [], "a request has been judged a moment before"
+    leave._judged_s -= 3600 + leave_module.LOOK_S
+    assert not leave.holds() and isinstance(leave.refusal, NotAuthorized)
+    gate.shut.clear()
+    leave._judged_s -= 3600
+    assert not leave.holds(), "what was taken away once is to be asked for anew"
+    assert gate.asked == [(Right.RECEIVE, "care")]
+
+
+def test_what_cannot_be_judged_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leave_module, "LOOK_S", 0.0)
+
+    def gone(_: Caller) -> None:
+        raise RecordsFailed("no database")
+
+    def unknown(_: Caller) -> None:
+        raise DestinationUnknown("removed")
+
+    with pytest.raises(RecordsFailed):
+        leave_by(Counting(), may_go=gone).holds()
+    leave = leave_by(Counting(), may_go=unknown)
+    assert not leave.holds() and isinstance(leave.refusal, DestinationUnknown)
+
+
+def test_a_refusal_is_heard_while_the_receiver_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leave_module, "LOOK_S", 0.0)
+    monkeypatch.setattr(crew_module, "GRACE_S", 0.2)
+    gate, destination = Counting(), Destination()
+
+    def silent(way: Way) -> SendOutcome:
+        gate.shut.set()
+        assert way.aborted.wait(10), "nobody aborted"
+        return SendOutcome.SUCCESS
+
+    destination.answer = silent
+    last = settled(moving(Archive(40, 2), destination, gate=gate), 40)
+    assert isinstance(last.refusal, NotAuthorized)
+    assert last.completed == len(destination.rows) <= 2
+    assert (last.failed, last.remaining) == (40 - last.completed, 0)
+    assert last.failed_sop_instance_uids == ()
+
+
+def test_what_was_all_delivered_when_it_was_refused_is_a_success(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leave_module, "LOOK_S", 0.0)
+    gate, destination, refused = Counting(), Destination(), threading.Event()
+
+    def last_one(way: Way) -> SendOutcome:
+        gate.shut.set()
+        assert refused.wait(10)
+        return SendOutcome.SUCCESS
+
+    allow = gate.allow
+
+    def told(caller: Caller, right: Right, purpose: str = "") -> Caller:
+        try:
+            return allow(caller, right, purpose)
+        except NotAuthorized:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(gate, "allow", told)
+    destination.answer = last_one
+    last = settled(moving(Archive(1, 1), destination, gate=gate), 1)
+    assert (last.completed, last.failed, last.refusal) == (1, 0, None)
