@@ -226,7 +226,7 @@ contract every AE title from the loopback address is accepted, and nothing else.
 
 | User-Identity-Type | what is done |
 |---|---|
-| 1, user name | accepted beside a known device, for users that have no passcode; it identifies nobody by itself |
+| 1, user name | accepted beside a known device, for users that are entered without passcode and token; it identifies nobody by itself |
 | 2, user name and passcode | verified; it identifies a user on any device that is not another's |
 | 3, Kerberos; 4, SAML | rejected |
 | 5, JSON Web Token | verified against configured public keys, issuer, audience and time; identifies as type 2 does |

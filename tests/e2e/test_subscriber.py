@@ -230,6 +230,10 @@ def test_users(pacs: Shell) -> None:
     with opened(pacs.home) as archive:
         kept = archive.snapshots.newest().users
         assert matches(b"a good passcode", kept["jane"].passcode)
+    pacs(*add, "desk", "--name-only", "--token-only", code=2)
+    pacs(*add, "desk", "--name-only")
+    assert {"name": "desk", "proof": "name"} in pacs.json("subscriber", "user", "list", "rad")
+    pacs("subscriber", "user", "remove", "rad", "desk")
     users = [{"name": "jane", "proof": "passcode"}, {"name": "robot", "proof": "token"}]
     assert pacs.json("subscriber", "user", "list", "rad") == users == pacs.show()["users"]
     pacs("subscriber", "user", "list", "nobody", code=1)
@@ -246,6 +250,9 @@ def test_purposes_agreements_and_destinations(pacs: Shell) -> None:
          "--no-report", "--default")  # fmt: skip
     pacs(*purpose, "--modality", "ct", code=1)
     pacs(*purpose, "--max-matrix", "0", code=2)
+    pacs(*purpose, "--max-matrix", "1", "--no-max-matrix", code=2)
+    pacs(*purpose, "--modality", "CT", "--any-modality", code=2)
+    pacs(*purpose)  # lifts nothing
     pacs("subscriber", "agree", "rad", code=2)
     pacs("subscriber", "agree", "rad", "--archive", "--owner", "ward", code=2)
     pacs("subscriber", "agree", "rad", "--archive", "--study", "1.2", code=2)
@@ -279,6 +286,9 @@ def test_purposes_agreements_and_destinations(pacs: Shell) -> None:
 def take_back(pacs: Shell) -> None:
     """What was agreed ends as it was made, in an order that leaves nothing without its bounds."""
     pacs("subscriber", "purpose", "remove", "rad", "teaching", code=1)
+    lifted = ("--any-modality", "--no-max-matrix", "--process", "--report")
+    pacs("subscriber", "purpose", "add", "rad", "teaching", *lifted)
+    assert "purposes\tteaching, all" in pacs("subscriber", "show", "rad")[0].splitlines()
     pacs("subscriber", "disagree", "rad", "--archive", code=1)
     pacs("subscriber", "disagree", "rad", "--archive", "--purpose", "teaching")
     pacs("subscriber", "change", "rad", "--purpose", "none")

@@ -163,8 +163,15 @@ def test_who_borrows_the_ae_title_of_a_device_is_refused_with_the_best_passcode(
         assert refusal(book, signed_in("ann", "wrong", address="203.0.113.9")) is Refusal.IDENTITY
 
 
-def test_a_name_alone_is_for_users_without_passcode_at_known_devices() -> None:
-    book = Book(contract(), device(), user(), user("desk", passcode=""))
+def test_who_proves_itself_by_a_token_only_is_never_taken_by_its_name() -> None:
+    book = Book(contract(), device(), user("bot", passcode=""))
+    for kind in (1, 2):
+        asking = candidate(user_identity_type=kind, user_identity=b"bot")
+        assert refusal(book, asking) is Refusal.IDENTITY
+
+
+def test_a_name_alone_is_for_users_named_only_at_known_devices() -> None:
+    book = Book(contract(), device(), user(), user("desk", named=True))
     named = {"user_identity_type": 1, "user_identity": b"desk"}
     caller = admitted(book, candidate(**named))
     assert (caller.user, caller.known_device, caller.identity_response) == ("desk", True, b"")
@@ -172,6 +179,7 @@ def test_a_name_alone_is_for_users_without_passcode_at_known_devices() -> None:
     named["user_identity"] = b"ann"
     assert refusal(book, candidate(**named)) is Refusal.IDENTITY
     assert refusal(book, signed_in("desk", "")) is Refusal.IDENTITY
+    assert refusal(book, signed_in("desk", "name-only")) is Refusal.IDENTITY
 
 
 @pytest.mark.parametrize("kind", [3, 4, 0, 6, 255])

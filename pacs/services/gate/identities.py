@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn, Protocol
 
 from pacs.core.caller import Candidate, Refusal
-from pacs.core.contract import ENROL, User
+from pacs.core.contract import ENROL, NAME_ONLY, User
 from pacs.core.errors import AdmissionRefused
 from pacs.core.ports import Failures
 from pacs.services.gate.host_names import parsed
@@ -115,7 +115,9 @@ class Identities:
         raise refused(cause)
 
     def _by_passcode(self, user: User | None, passcode: bytes) -> Identity | None:
-        proven = self._matches(passcode, "" if user is None else user.passcode)
+        # Who has none is compared with nobody's, so that it takes as long.
+        kept = "" if user is None or user.passcode == NAME_ONLY else user.passcode
+        proven = self._matches(passcode, kept)
         return Identity(user=user, proven=True) if user is not None and proven else None
 
     def _by_token(self, token: bytes, users: Mapping[str, User]) -> Identity | None:
@@ -140,5 +142,7 @@ def attempt_keys(address: str, name: str = "", *, device: str = "") -> tuple[str
 
 
 def _named(user: User | None) -> Identity | None:
-    """A name alone: never for a user that has a passcode to prove itself by."""
-    return None if user is None or user.passcode else Identity(user=user, proven=False)
+    """A name alone: for none who has anything to prove itself by, be it a passcode or a token."""
+    if user is None or user.passcode != NAME_ONLY:
+        return None
+    return Identity(user=user, proven=False)
