@@ -184,7 +184,7 @@ def test_devices_belong_to_subscribers(pacs: Shell, tmp_path: Path) -> None:
     said, _ = pacs("peer", "add", "CT1", "ct1.example", "104", "--subscriber", "rad", "--tls",
                    "--network", "192.0.2.7", "--network", "2001:db8::/32",
                    "--certificate", str(tmp_path / "ct1.pem"))  # fmt: skip
-    assert said == "CT1 is ct1.example:104, of rad\n"
+    assert said.startswith("CT1 is ct1.example:104, of rad, over TLS, from 192.0.2.7/32, ")
     (listed,) = pacs.json("peer", "list")
     bound = {
         "tls": True,
@@ -199,8 +199,13 @@ def test_devices_belong_to_subscribers(pacs: Shell, tmp_path: Path) -> None:
         in pacs("subscriber", "show", "rad")[0].splitlines()
     )
     again = ("peer", "add", "CT1", "192.0.2.7", "104")
-    assert "--no-subscriber" in pacs(*again, code=1)[1]
-    assert "--no-certificate" in pacs(*again, "--subscriber", "rad", code=1)[1]
+    for more in ((), ("--subscriber", "rad"), ("--associations", "2")):
+        said = pacs(*again, *more)[0]
+        assert said == "CT1 is 192.0.2.7:104, of rad, over TLS, from 192.0.2.7/32, 2001:db8::/32, " \
+            f"certificate {fingerprint}\n"  # fmt: skip
+        kept = pacs.json("peer", "list")[0]
+        assert kept == {**kept, **bound, "subscriber": "rad"}, "nothing is dropped by silence"
+    pacs(*again, "--network", "192.0.2.7", "--any-network", code=2)
     pacs(*again, "--subscriber", "nobody", code=1)
     pacs(*again, "--subscriber", "rad", "--no-subscriber", code=2)
     pacs(*again, "--subscriber", "", code=2)
@@ -208,7 +213,11 @@ def test_devices_belong_to_subscribers(pacs: Shell, tmp_path: Path) -> None:
     (tmp_path / "none.pem").write_text("no certificate")
     pacs(*again, "--subscriber", "rad", "--certificate", str(tmp_path / "none.pem"), code=2)
     pacs(*again, "--subscriber", "rad", "--no-certificate")
-    assert pacs.json("peer", "list")[0]["certificate_fingerprint"] == ""
+    kept = pacs.json("peer", "list")[0]
+    assert kept == {**kept, **bound, "certificate_fingerprint": ""}
+    pacs(*again, "--any-network", "--no-tls")
+    kept = pacs.json("peer", "list")[0]
+    assert (kept["networks"], kept["tls"], kept["subscriber"]) == ([], False, "rad")
     pacs(*again, "--no-subscriber")
     assert pacs.show()["peers"] == []
     pacs(*again, "--subscriber", "rad")

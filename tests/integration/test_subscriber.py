@@ -407,12 +407,21 @@ def test_what_a_peer_is_bound_to_is_not_dropped_by_silence(
         contracts.add(ADMIN, contract(name))
     peers, bound = archive.peers, Binding(subscriber="a", certificate_fingerprint="ab" * 32)
     peers.add(ADMIN, "CT1", "10.0.0.1", 104, SendingPolicy(tls=True), bound)
-    with pytest.raises(EntryConflicts, match="belongs to a: say --subscriber or --no-subscriber"):
-        peers.add(ADMIN, "CT1", "10.0.0.2", 104)
-    with pytest.raises(EntryConflicts, match="bound to a certificate"):
-        peers.add(ADMIN, "CT1", "10.0.0.2", 104, binding=Binding(subscriber="a"))
+    near = Binding(networks=("10.0.0.0/24",))
+    for binding in (Binding(), near, Binding(subscriber="a")):
+        peers.add(ADMIN, "CT1", "10.0.0.2", 104, binding=binding)
+        (kept,) = peers.list(ADMIN)
+        assert (kept.host, kept.tls, kept.subscriber) == ("10.0.0.2", True, "a")
+        assert kept.certificate_fingerprint == "ab" * 32
+    assert kept.networks == ("10.0.0.0/24",), "said once, and not dropped since"
+    peers.add(ADMIN, "CT1", "10.0.0.2", 104, binding=Binding(certificate_fingerprint=""))
     (kept,) = peers.list(ADMIN)
-    assert (kept.host, kept.tls, kept.subscriber) == ("10.0.0.1", True, "a")
+    assert (kept.networks, kept.certificate_fingerprint) == (("10.0.0.0/24",), "")
+    peers.add(ADMIN, "CT1", "10.0.0.2", 104, SendingPolicy(tls=False), Binding(networks=()))
+    (kept,) = peers.list(ADMIN)
+    assert (kept.tls, kept.networks, kept.subscriber) == (False, (), "a")
+    with pytest.raises(EntryConflicts, match="name the network"):
+        peers.add(ADMIN, "CT1", "ct1.example", 104)
     moved = Binding(subscriber="b", networks=("10.0.0.0/24", "fd00::/64"),
                     certificate_fingerprint="")  # fmt: skip
     peers.add(ADMIN, "CT1", "ct1.example", 104, binding=moved)
@@ -421,7 +430,7 @@ def test_what_a_peer_is_bound_to_is_not_dropped_by_silence(
     assert kept.certificate_fingerprint == ""
     peers.remove(ADMIN, "CT1")
     assert [what.partition(",")[0] for what in whats(contracts, "a")] == [
-        "added as active", "peer CT1 added", "peer CT1 removed",
+        "added as active", "peer CT1 added", *["peer CT1 changed"] * 5, "peer CT1 removed",
     ]  # fmt: skip
     assert whats(contracts, "b")[1:] == [
         "peer CT1 added, ct1.example:104, from 10.0.0.0/24, fd00::/64",
