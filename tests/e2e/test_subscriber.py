@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -24,10 +25,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from config.settings import Dicom, Settings
+from pacs.app.gate import refuse_strangers
 from pacs.app.subscriber import enrolments
 from pacs.cli.main import run
 from pacs.core.caller import Candidate
+from pacs.core.errors import SettingsInvalid
 from pacs.core.identifiers import AETitle, SOPClassUID
+from pacs.core.records import Snapshot
 from pacs.services.passcode import matches
 from tests.keeping import data_set, keep, opened
 
@@ -307,6 +312,28 @@ def take_back(pacs: Shell) -> None:
     shown = pacs.show()
     assert (shown["purposes"], shown["purpose"], shown["destinations"]) == ([], "", [])
     assert [one["owner"] for one in shown["agreements"]] == ["ward"]
+
+
+def test_what_serve_says_beyond_loopback_mends_it_as_it_stands(pacs: Shell) -> None:
+    """Also beside names that are taken, of a contract that has ended."""
+
+    def snapshot() -> Snapshot:
+        with opened(pacs.home) as archive:
+            return archive.snapshots.newest()
+
+    pacs("subscriber", "add", "Clinic", "--from", "2020-01-01", "--until", "2020-12-31")
+    pacs("peer", "add", "MODALITY", "192.0.2.1", "104", "--subscriber", "Clinic")
+    everywhere = Settings(dicom=Dicom(host="0.0.0.0"))
+    with pytest.raises(SettingsInvalid, match="nobody could be admitted") as raised:
+        refuse_strangers(everywhere, snapshot())
+    _, _, mending = str(raised.value).partition("port: ")
+    for command in mending.split(" && "):
+        program, *arguments = shlex.split(command)
+        assert program == "pacs"
+        pacs(*arguments)
+    after = snapshot()
+    refuse_strangers(everywhere, after)
+    assert after.peers[AETitle("MODALITY")].subscriber == "Clinic", "nobody's device was taken"
 
 
 def test_a_device_enrols_itself_and_is_accepted(pacs: Shell) -> None:
