@@ -197,6 +197,28 @@ def test_who_wrote_when_the_folder_was_taken_away_goes_on_in_the_new_chain(tmp_p
         assert head is not None and head.synced == head.number == 5
 
 
+def test_who_wrote_when_the_key_was_taken_away_goes_on_in_the_new_chain(tmp_path: Path) -> None:
+    with trail(tmp_path) as one:
+        stored(one, 3)
+        (tmp_path / "audit-chain" / "key").unlink()
+        with trail(tmp_path) as other:
+            stored(other, 1)
+            stored(one, 1)
+            stored(other, 1)
+        assert told(one) == [(1, "audit-broken"), *((n, "C-STORE") for n in (2, 3, 4))]
+        assert [each.kind for each in damages(one)] == ["unchained", "audit-broken"]
+
+
+def test_a_chain_that_begins_keeps_others_out_until_its_first_record(tmp_path: Path) -> None:
+    with trail(tmp_path) as one, trail(tmp_path) as other:
+        with one.keep.alone(1.0):
+            begun(one.folder, one.keep, TODAY, this_boot())
+            with pytest.raises(keep_module.Busy), other.keep.alone(0.01):
+                pytest.fail("two hold the lock")
+        with other.keep.alone(1.0):
+            assert other.keep.key() == one.keep.key() is not None
+
+
 def test_a_place_behind_the_end_of_a_file_is_another_chain_s(tmp_path: Path) -> None:
     with trail(tmp_path) as one:
         stored(one, 2)

@@ -28,6 +28,7 @@ def begun(folder: Path, keep: Keep, today: int, boot: bytes) -> tuple[Head, byte
         return head, key
     _set_aside(folder)
     keep.clear()
+    keep.renew()  # or who has the old key would go on with it
     key = keep.new_key()
     head = Head(0, today, 0, 0, 0, GENESIS, boot)
     keep.put_head(head)

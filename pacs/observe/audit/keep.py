@@ -141,6 +141,19 @@ class Keep:
         if self._lock >= 0:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
+    def renew(self) -> None:
+        """Have every other process open the keep anew, as what it knows of the chain is over.
+
+        Under the lock, and it stays held: that of the new name is taken before others can.
+        """
+        unnamed = self.folder / ".lock"
+        lock = _opened(unnamed)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.replace(self._lock_path)
+        with self._opening:
+            os.close(self._lock)
+            self._lock, self._inode = lock, os.fstat(lock).st_ino
+
     def head(self) -> Head | None:
         """Read where the chain ends; ``None`` before it begins, and where what is there is no head."""
         packed = os.pread(self._open()[1], _HEAD.size, 0)
