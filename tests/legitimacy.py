@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from pacs.core.caller import Caller, Candidate, Certificate, Right, SubscriberName
-from pacs.core.contract import Contract, ContractState, Enrolments, User
+from pacs.core.contract import NAME_ONLY, Contract, ContractState, Enrolments, User
 from pacs.core.identifiers import AETitle
 from pacs.core.ports import AuditTrail, Failures
 from pacs.core.records import Peer, Snapshot
@@ -96,9 +96,11 @@ def kept(passcode: str) -> str:
     return hashed(passcode.encode())
 
 
-def user(name: str = "ann", owner: str = "alpha", passcode: str = PASSCODE) -> User:
-    """A user; without passcode it is one that proves itself by a token."""
-    kept_as = kept(passcode) if passcode else ""
+def user(
+    name: str = "ann", owner: str = "alpha", passcode: str = PASSCODE, *, named: bool = False
+) -> User:
+    """A user; without passcode it is one that proves itself by a token, or is named only."""
+    kept_as = NAME_ONLY if named else kept(passcode) if passcode else ""
     return User(name=name, subscriber=SubscriberName(owner), passcode=kept_as)
 
 

@@ -11,13 +11,29 @@ class Legitimacy(Section, frozen=True, kw_only=True):
     """How peers are told from each other. Who may do what is in the contracts, not here."""
 
     max_failures: Annotated[
-        Count, Meta(description="User identities of one address, or of one name, that may fail")
+        Count,
+        Meta(
+            description="User identities of one name that may fail from one address, or at one "
+            "known device; then that name is locked there"
+        ),
     ] = 10
-    failure_window_s: Annotated[
-        Seconds, Meta(description="Time within which they do; then both are locked")
-    ] = 300.0
+    max_failures_per_name: Annotated[
+        Count,
+        Meta(
+            description="Of one name from all addresses together; then it is locked everywhere "
+            "but at known devices"
+        ),
+    ] = 50
+    max_failures_per_address: Annotated[
+        Count,
+        Meta(
+            description="Of all names from one address, or at one known device; then all are "
+            "locked there, but for known devices at that address"
+        ),
+    ] = 50
+    failure_window_s: Annotated[Seconds, Meta(description="Time within which they fail")] = 300.0
     lock_s: Annotated[
-        Seconds, Meta(description="Time for which every user identity is then refused unseen")
+        Seconds, Meta(description="Time for which identities that are locked are refused unseen")
     ] = 900.0
     watch_s: Annotated[
         Annotated[float, Meta(ge=0.05, le=1.0)],

@@ -166,7 +166,9 @@ def _parts(home: Path, settings: Settings, stack: ExitStack, receiver: str) -> "
     database = Database(settings.database, home)
     stack.callback(database.close)
     store = DiskStore(store_folder(home, settings), settings.storage, receiver=receiver)
-    audit = FileAuditTrail(home, settings.audit)
+    audit = FileAuditTrail(
+        home, settings.audit, holds_instances=lambda: any(True for _ in store.places())
+    )
     stack.callback(audit.close)
     # A starting server empties "work"; workers may run without it.
     scratch = home / ("worker" if is_worker(receiver) else "work") / receiver

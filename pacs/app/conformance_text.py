@@ -226,15 +226,16 @@ contract every AE title from the loopback address is accepted, and nothing else.
 
 | User-Identity-Type | what is done |
 |---|---|
-| 1, user name | accepted beside a known device, for users that have no passcode; it identifies nobody by itself |
+| 1, user name | accepted beside a known device, for users that are entered without passcode and token; it identifies nobody by itself |
 | 2, user name and passcode | verified; it identifies a user on any device that is not another's |
 | 3, Kerberos; 4, SAML | rejected |
 | 5, JSON Web Token | verified against configured public keys, issuer, audience and time; identifies as type 2 does |
 
 An identity that is not accepted costs the association, also where the device alone would have had it. A positive response that is
 asked for is given to every identity that is accepted: empty for types 1 and 2, the token itself for type 5. Identities that
-fail are counted by address and by name; after {legitimacy.max_failures} within {legitimacy.failure_window_s:g} s every identity of
-that address, or that name, is rejected for {legitimacy.lock_s:g} s. The user name `enrol`, with a code as its passcode or as `enrol:CODE`
+fail are counted within {legitimacy.failure_window_s:g} s: after {legitimacy.max_failures} of one name from one address that name is rejected from
+there for {legitimacy.lock_s:g} s, after {legitimacy.max_failures_per_name} of one name that name, after {legitimacy.max_failures_per_address} from one address every
+identity from there. At a known device only what fails at that device counts. The user name `enrol`, with a code as its passcode or as `enrol:CODE`
 without one, introduces a device that is not known yet: it is rejected as transient, and accepted once somebody has agreed.
 
 What a caller may do is decided anew for each request; a service that its contract does not grant answers 0x0124. An

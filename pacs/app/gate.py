@@ -1,11 +1,14 @@
 """The gate, put together: contracts, devices, identities, and what must hold before a network sees it."""
 
 import logging
+from collections.abc import Container
+from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 
 from config.settings import Settings
 from pacs.association.lockout import Lockout
-from pacs.core.contract import ContractState, Enrolments
+from pacs.core.contract import Enrolments
 from pacs.core.errors import SettingsInvalid
 from pacs.core.ports import AuditTrail, Failures, Gate, Snapshots
 from pacs.core.records import Snapshot
@@ -17,6 +20,8 @@ from pacs.services.gate.identities import Identities, Tokens
 from pacs.services.gate.standing import Standing
 
 _LOG = logging.getLogger("pacs.serve")
+_EXAMPLE_ADDRESS = "192.0.2.7"
+"""Nobody's, RFC 5737: typed as it stands it lets nobody in."""
 
 
 def contract_gate(
@@ -79,21 +84,34 @@ def refuse_strangers(settings: Settings, snapshot: Snapshot) -> None:
     host = settings.dicom.host
     if not stays_on_loopback(host) and not identifies_somebody(snapshot):
         raise SettingsInvalid(
-            f"dicom.host {host} is not loopback, and no active contract is bound to an address, "
-            "client certificate or user: nobody could be admitted. Name one: "
-            "pacs subscriber add NAME --right register --right query --right receive && "
-            "pacs peer add AE HOST PORT --subscriber NAME"
+            f"dicom.host {host} is not loopback, and no contract that is active and in its time is "
+            "bound to an address, client certificate or user: nobody could be admitted. Name one, "
+            f"with its own name, AE title, address and port: {_mending(snapshot)}"
         )
 
 
+def _mending(snapshot: Snapshot) -> str:
+    """Commands that name somebody as they stand: with names that are nobody's yet."""
+    name = _unused("clinic", {one.lower() for one in snapshot.contracts})
+    ae_title = _unused("MODALITY", snapshot.peers)
+    return (
+        f"pacs subscriber add {name} --right register --right query --right receive && "
+        f"pacs peer add {ae_title} {_EXAMPLE_ADDRESS} 104 --subscriber {name}"
+    )
+
+
+def _unused(name: str, used: Container[str]) -> str:
+    names = chain([name], (f"{name}{number}" for number in count(2)))
+    return next(one for one in names if one not in used)
+
+
 def identifies_somebody(snapshot: Snapshot) -> bool:
-    """Tell whether an active contract has a device or a user to be known by."""
-    active = {
-        one.subscriber for one in snapshot.contracts.values() if one.state is ContractState.ACTIVE
-    }
+    """Tell whether a contract that holds now has a device or a user to be known by."""
+    now_utc = datetime.now(UTC)
+    holding = {one.subscriber for one in snapshot.contracts.values() if one.holds(now_utc)}
     devices = {one.subscriber for one in snapshot.peers.values()}
-    users = {one.subscriber for one in snapshot.users.values()}
-    return not active.isdisjoint(devices | users)
+    users = {one.subscriber for one in snapshot.users.values() if one.proof != "name"}
+    return not holding.isdisjoint(devices | users)
 
 
 def warn_of_plain_text(host: str, *, tls: bool) -> None:

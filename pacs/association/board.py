@@ -19,11 +19,12 @@ from pacs.association.failures import SIZE_BYTES as FAILURES_BYTES
 from pacs.association.failures import FailureTable
 from pacs.association.throttle import SIZE_BYTES as THROTTLE_BYTES
 from pacs.association.throttle import Throttle
+from pacs.core.ports import ATTEMPT, USER
 
 MAX_LISTENERS: Final = 255
 """An owner is one byte, and 0 is nobody."""
 
-_AFTER_SLOTS: Final = THROTTLE_BYTES + 2 * FAILURES_BYTES
+_AFTER_SLOTS: Final = THROTTLE_BYTES + 3 * FAILURES_BYTES
 _KEY_BYTES: Final = 16
 _NOBODY: Final = b"\0"
 _NO_HOST: Final = bytes(_KEY_BYTES)
@@ -36,7 +37,7 @@ class Board:
         self._slots = slots
         self._descriptor = descriptor
         # Accepting listeners; the owners, the associated and the hosts of all slots; the throttle;
-        # failures of addresses and of all else: new names push out no address.
+        # failures of places, of names, and of names at places: none pushes out one of another kind.
         self._owners = MAX_LISTENERS + 1
         self._associated = self._owners + slots
         self._hosts = self._associated + slots
@@ -44,8 +45,9 @@ class Board:
         self._memory = mmap.mmap(descriptor, self._end + _AFTER_SLOTS)
         self._throttle = Throttle(self._memory, self._end)
         failures = self._end + THROTTLE_BYTES
-        self._of_addresses = FailureTable(self._memory, failures)
+        self._of_places = FailureTable(self._memory, failures)
         self._of_names = FailureTable(self._memory, failures + FAILURES_BYTES)
+        self._of_attempts = FailureTable(self._memory, failures + 2 * FAILURES_BYTES)
         self._lock = threading.RLock()
         self._depth = 0
 
@@ -131,7 +133,7 @@ class Board:
     def note_failure(
         self, key: str, *, most: int, window_s: float, lock_s: float, now_s: float
     ) -> None:
-        """Count an identity that failed under ``address …`` or ``user …``."""
+        """Count an identity that failed under a key of ``pacs.core.ports.Failures``."""
         self._failures(key).note(
             _key(key), most=most, window_s=window_s, lock_s=lock_s, now_s=now_s
         )
@@ -168,7 +170,8 @@ class Board:
             self._descriptor = -1
 
     def _failures(self, key: str) -> FailureTable:
-        return self._of_addresses if key.startswith("address ") else self._of_names
+        by_kind = {ATTEMPT: self._of_attempts, USER: self._of_names}
+        return by_kind.get(key.partition(" ")[0], self._of_places)
 
     def _column(self, start: int) -> bytes:
         return self._memory[start : start + self._slots]

@@ -1,12 +1,14 @@
 """Identities that fail, counted for all listeners of a server, against how many may.
 
-Owns what is too many. What lies where is the ``Board``'s.
+Owns what is too many: few of one name at one place, more of one name anywhere or of one
+place whatever the name. What lies where is the ``Board``'s.
 """
 
 import time
 
 from config.settings import Legitimacy
 from pacs.association.board import Board
+from pacs.core.ports import ATTEMPT, USER
 
 
 class Lockout:
@@ -26,8 +28,16 @@ class Lockout:
         with self._board.alone():
             self._board.note_failure(
                 key,
-                most=self._bounds.max_failures,
+                most=self._most(key),
                 window_s=self._bounds.failure_window_s,
                 lock_s=self._bounds.lock_s,
                 now_s=time.monotonic(),
             )
+
+    def _most(self, key: str) -> int:
+        kind = key.partition(" ")[0]
+        if kind == ATTEMPT:
+            return self._bounds.max_failures
+        if kind == USER:
+            return self._bounds.max_failures_per_name
+        return self._bounds.max_failures_per_address

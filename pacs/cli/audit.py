@@ -37,10 +37,8 @@ def audit() -> None:
 @pass_home
 def verify(home: Home, *, as_json: bool) -> int:
     """Check every record against its chain; exit code 3, and where, when it was tampered with."""
-    from pacs.observe.audit.verify import verify as look
-
     with opened(home) as archive:
-        total, looking = look(archive.audit.folder, archive.audit.keep)
+        total, looking = archive.audit.verify()
         found: list[Finding] = []
         damages = more = 0
         for one in looking:

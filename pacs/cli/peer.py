@@ -1,5 +1,6 @@
 """``pacs peer``: the devices the archive may send to, the command line may call, and subscribers call from."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pacs.services.peer import (
     SendingPolicy,
 )
 
-_BINDING = ("subscriber", "nobodys", "networks", "certificate", "uncertified")
+_BINDING = ("subscriber", "nobodys", "networks", "any_network", "certificate", "uncertified")
 
 
 @click.group()
@@ -52,7 +53,7 @@ def peer() -> None:
     type=click.FloatRange(LEAST_RATE_MBIT_S, MOST_RATE_MBIT_S),
     help="Most that is sent to it, in Mbit/s, by each process; as fast as it goes unless given.",
 )
-@click.option("--tls", is_flag=True, help="It is called over TLS.")
+@click.option("--tls/--no-tls", default=None, help="It is called over TLS, or without.")
 @click.option("--subscriber", metavar="NAME", help="Whose it is; it may call us then.")
 @click.option("--no-subscriber", "nobodys", is_flag=True, help="It is nobody's any more.")
 @click.option(
@@ -61,6 +62,11 @@ def peer() -> None:
     metavar="CIDR",
     multiple=True,
     help="Where it calls from; HOST unless given. May be given again.",
+)
+@click.option(
+    "--any-network",
+    is_flag=True,
+    help="No networks any more: it calls from HOST, or from anywhere by its certificate.",
 )
 @click.option(
     "--certificate",
@@ -73,15 +79,27 @@ def peer() -> None:
 def add(home: Home, /, *, ae_title: str, host: str, port: int, **said: Any) -> None:
     """Add a peer, or change the one of that AE title; holds within a second.
 
-    What is not given is as usual again, but for --subscriber and --certificate: what
-    a peer is bound to by them is dropped only by --no-subscriber and --no-certificate.
+    What bounds or protects a peer that is there stays until it is dropped by name:
+    --no-subscriber, --any-network, --no-certificate, --no-tls. How much is sent to it
+    at once, how fast and in which form is as usual again where it is not given.
     """
     binding = _binding(**{key: said.pop(key) for key in _BINDING})
     sending = SendingPolicy(**{**said, "encoding": PeerEncoding(said["encoding"])})
     with opened(home) as archive:
         added = archive.peers.add(admin("peer add"), ae_title, host, port, sending, binding)
-    whose = f", of {added.subscriber}" if added.subscriber else ""
-    click.echo(f"{added.ae_title} is {added.host}:{added.port}{whose}")
+    click.echo(f"{added.ae_title} is {added.host}:{added.port}{''.join(_bounds(added))}")
+
+
+def _bounds(peer: Peer) -> Iterator[str]:
+    """Say what holds, as some of it may have been said long ago."""
+    if peer.subscriber:
+        yield f", of {peer.subscriber}"
+    if peer.tls:
+        yield ", over TLS"
+    if peer.networks:
+        yield f", from {', '.join(peer.networks)}"
+    if peer.certificate_fingerprint:
+        yield f", certificate {peer.certificate_fingerprint}"
 
 
 def _binding(
@@ -89,6 +107,7 @@ def _binding(
     subscriber: str | None,
     nobodys: bool,
     networks: tuple[str, ...],
+    any_network: bool,
     certificate: Path | None,
     uncertified: bool,
 ) -> Binding:
@@ -96,14 +115,16 @@ def _binding(
         raise click.UsageError("--subscriber and --no-subscriber contradict each other")
     if uncertified and certificate is not None:
         raise click.UsageError("--certificate and --no-certificate contradict each other")
+    if any_network and networks:
+        raise click.UsageError("--network and --any-network contradict each other")
     if subscriber == "":
         raise click.UsageError("a subscriber has a name; --no-subscriber says that it has none")
     fingerprint = None if certificate is None else _fingerprint(certificate)
     if certificate is None and (uncertified or nobodys):
-        fingerprint = ""  # what is nobody's does not call, so it shows no certificate either
+        fingerprint = ""  # what is nobody's does not call: from nowhere, with no certificate
     return Binding(
         subscriber="" if nobodys else subscriber,
-        networks=networks,
+        networks=networks if networks or any_network or nobodys else None,
         certificate_fingerprint=fingerprint,
     )
 

@@ -97,10 +97,7 @@ def shown_form(shown: Shown) -> Mapping[str, object]:
     return {
         **form_of(shown.contract),
         "peers": [peer_form(one) for one in shown.peers],
-        "users": [
-            {"name": one.name, "proof": "passcode" if one.passcode else "token"}
-            for one in shown.users
-        ],
+        "users": [{"name": one.name, "proof": one.proof} for one in shown.users],
         "images_seen_by": list(shown.grantees),
         "held_files": shown.held_files,
         "held_bytes": shown.held_bytes,

@@ -1,7 +1,7 @@
 """``pacs subscriber user|agree|disagree|purpose|destination|code``: what a contract says in detail."""
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,8 +17,11 @@ from pacs.cli.subscriber_options import (
     rights_from,
 )
 from pacs.core.caller import SubscriberName, admin
-from pacs.core.contract import Agreement, Purpose
+from pacs.core.contract import Agreement
 from pacs.core.identifiers import StudyInstanceUID
+
+if TYPE_CHECKING:
+    from pacs.services.subscriber.terms import PurposeEdits
 
 
 @click.group()
@@ -30,14 +33,20 @@ def user() -> None:
 @name_argument
 @click.argument("user_name", metavar="USER")
 @click.option("--token-only", is_flag=True, help="It proves itself by a JSON Web Token only.")
+@click.option(
+    "--name-only", is_flag=True, help="It proves nothing: its name counts at known devices only."
+)
 @pass_home
-def add_user(home: Home, *, name: str, user_name: str, token_only: bool) -> None:
+def add_user(home: Home, *, name: str, user_name: str, token_only: bool, name_only: bool) -> None:
     """Add a user, or give it another passcode: asked for, or the first line of standard input."""
     from pacs.app.subscriber import terms
 
-    passcode = None if token_only else _passcode(user_name)
+    if token_only and name_only:
+        raise click.UsageError("--token-only and --name-only contradict each other")
+    passcode = None if token_only or name_only else _passcode(user_name)
     with opened(home) as archive:
-        terms(archive).add_user(admin("subscriber user add"), name, user_name, passcode)
+        caller = admin("subscriber user add")
+        terms(archive).add_user(caller, name, user_name, passcode, named=name_only)
     click.echo(f"{user_name} is a user of {name}")
 
 
@@ -61,7 +70,7 @@ def list_users(home: Home, *, name: str, as_json: bool) -> None:
 
     with opened(home) as archive:
         users = terms(archive).users(admin("subscriber user list"), name)
-    rows = [{"name": one.name, "proof": "passcode" if one.passcode else "token"} for one in users]
+    rows = [{"name": one.name, "proof": one.proof} for one in users]
     emit(rows, ["name", "proof"], as_json=as_json)
 
 
@@ -154,14 +163,16 @@ def purpose() -> None:
 @click.option(
     "--modality", "modalities", multiple=True, help="Kinds of images; may be given again."
 )
+@click.option("--any-modality", is_flag=True, help="All kinds of images.")
 @click.option(
     "--max-matrix",
     metavar="N",
     type=click.IntRange(1, 65_535),
     help="Most Rows, and most Columns, of an image that is delivered.",
 )
-@click.option("--no-process", is_flag=True, help="No processing under it.")
-@click.option("--no-report", is_flag=True, help="No reports under it.")
+@click.option("--no-max-matrix", is_flag=True, help="Images of any size.")
+@click.option("--process/--no-process", default=None, help="Processing under it, or none.")
+@click.option("--report/--no-report", default=None, help="Reports under it, or none.")
 @click.option(
     "--default", "is_default", is_flag=True, help="Requests have it unless they state another."
 )
@@ -169,19 +180,43 @@ def purpose() -> None:
 def add_purpose(
     home: Home, /, name: str, purpose_name: str, *, is_default: bool, **said: Any
 ) -> None:
-    """Add a purpose, or change the one of that name."""
+    """Add a purpose, or change the one of that name.
+
+    It bounds nothing that is not said. Of one that is there, what is not said stays:
+    a bound is lifted only by --any-modality, --no-max-matrix, --process or --report.
+    """
     from pacs.app.subscriber import terms
 
-    made = Purpose(
-        name=purpose_name,
-        modalities=frozenset(said["modalities"]) or None,
-        max_matrix=said["max_matrix"],
-        process=not said["no_process"],
-        report=not said["no_report"],
-    )
+    edits = _purpose_edits(**said)
     with opened(home) as archive:
-        terms(archive).add_purpose(admin("subscriber purpose add"), name, made, default=is_default)
+        caller = admin("subscriber purpose add")
+        terms(archive).add_purpose(caller, name, purpose_name, edits, default=is_default)
     click.echo(f"{name} has the purpose {purpose_name}")
+
+
+def _purpose_edits(
+    *,
+    modalities: tuple[str, ...],
+    any_modality: bool,
+    max_matrix: int | None,
+    no_max_matrix: bool,
+    process: bool | None,
+    report: bool | None,
+) -> "PurposeEdits":
+    from pacs.services.subscriber.terms import PurposeEdits
+
+    if modalities and any_modality:
+        raise click.UsageError("--modality and --any-modality contradict each other")
+    if max_matrix is not None and no_max_matrix:
+        raise click.UsageError("--max-matrix and --no-max-matrix contradict each other")
+    kinds = frozenset(modalities) or None
+    given: dict[str, tuple[bool, Any]] = {
+        "modalities": (any_modality or kinds is not None, kinds),
+        "max_matrix": (no_max_matrix or max_matrix is not None, max_matrix),
+        "process": (process is not None, process),
+        "report": (report is not None, report),
+    }
+    return PurposeEdits(**{name: value for name, (is_said, value) in given.items() if is_said})
 
 
 @purpose.command("remove")

@@ -15,6 +15,9 @@ from pacs.core.identifiers import AETitle, StudyInstanceUID
 ENROL: Final = "enrol"
 """The user name under which a device that no contract knows yet introduces itself. No user has it."""
 
+NAME_ONLY: Final = "name-only"
+"""Stands where a passcode would, for a user that has none and is taken by its name; no hash is written so."""
+
 
 class ContractState(enum.Enum):
     """Where a contract stands. Only an active one grants anything."""
@@ -93,12 +96,19 @@ class User:
     """A person or program of a subscriber, as User Identity Negotiation names it (PS3.7 D.3.3.7).
 
     ``passcode`` is what ``pacs.services.passcode`` made of it, empty for one that proves itself
-    by a token (JSON Web Token) only.
+    by a token (JSON Web Token) only, ``NAME_ONLY`` for one that a known device vouches for.
     """
 
     name: str
     subscriber: SubscriberName
     passcode: str = field(default="", repr=False)
+
+    @property
+    def proof(self) -> str:
+        """By what it is told from others: ``passcode``, ``token`` or ``name``."""
+        if self.passcode == NAME_ONLY:
+            return "name"
+        return "passcode" if self.passcode else "token"
 
 
 class Enrolments(Protocol):

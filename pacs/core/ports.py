@@ -6,7 +6,7 @@ them.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Final, Protocol
 
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller, Candidate, Right, Visibility
@@ -55,15 +55,25 @@ class Gate(Protocol):
         ...
 
 
+ATTEMPT: Final = "attempt"
+"""Under it one name counts at one place."""
+USER: Final = "user"
+"""Under it one name counts wherever it is tried."""
+
+
 class Failures(Protocol):
-    """Counts failed identities, of all processes that admit peers on this node together."""
+    """Counts failed identities, of all processes that admit peers on this node together.
+
+    A key begins with what is counted, and a blank: ``attempt``, ``user``, else a place, which is an
+    ``address`` or a ``device``. How many are too many differs by that.
+    """
 
     def blocked(self, key: str) -> bool:
         """Tell whether so many failed under ``key`` lately that the next is refused unseen."""
         ...
 
     def note(self, key: str) -> None:
-        """Count one more under ``key``: ``address …`` or ``user …``."""
+        """Count one more under ``key``."""
         ...
 
 

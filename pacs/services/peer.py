@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -26,24 +26,27 @@ _FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendingPolicy:
-    """How a peer is sent to; the fields are those of ``Peer``."""
+    """How a peer is sent to; the fields are those of ``Peer``.
+
+    What protects is never dropped by silence: ``tls`` of ``None`` stays as it was.
+    """
 
     associations: int = 1
     encoding: PeerEncoding = PeerEncoding.AS_STORED
     rate_mbit_s: float | None = None
-    tls: bool = False
+    tls: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """Whose a peer is and how it is known; the fields are those of ``Peer``.
 
-    ``None`` was not said: a subscriber and a certificate that a peer is bound to are never
-    dropped by saying nothing, so that is refused. Empty takes them away.
+    ``None`` was not said: what a peer is bound to stays, for nothing of it is dropped by
+    silence. Empty takes it away.
     """
 
     subscriber: str | None = None
-    networks: tuple[str, ...] = ()
+    networks: tuple[str, ...] | None = None
     certificate_fingerprint: str | None = None
 
 
@@ -86,22 +89,18 @@ class Peers:
         binding: Binding = NOT_SAID,
     ) -> Peer:
         """Add or change a peer. Raises ``EntryConflicts`` for what cannot be one, ``EntryNotFound``."""
-        peer = Peer(
+        said = Peer(
             ae_title=AETitle(ae_title.strip()),
             host=host,
             port=port,
             associations=policy.associations,
             encoding=policy.encoding,
             rate_mbit_s=policy.rate_mbit_s,
-            tls=policy.tls,
-            subscriber=SubscriberName(binding.subscriber) if binding.subscriber else None,
-            networks=tuple(dict.fromkeys(map(_network, binding.networks))),
-            certificate_fingerprint=binding.certificate_fingerprint or "",
         )
-        check_peer(peer)
         with self._contracts.change() as unit:
-            known = unit.peer(peer.ae_title)
-            _check_said(known, binding)
+            known = unit.peer(said.ae_title)
+            peer = _bound(said, known or said, policy, binding)
+            check_peer(peer)
             _check_subscriber(unit, peer)
             unit.put_peer(peer)
             _note(unit, caller, known, peer)
@@ -152,18 +151,23 @@ def _check_binding(peer: Peer) -> None:
         )
 
 
-def _check_said(known: Peer | None, binding: Binding) -> None:
-    """Refuse to drop by silence what a peer is bound to."""
-    if known is None:
-        return
-    if known.subscriber is not None and binding.subscriber is None:
-        raise EntryConflicts(
-            f"{known.ae_title} belongs to {known.subscriber}: say --subscriber or --no-subscriber"
-        )
-    if known.certificate_fingerprint and binding.certificate_fingerprint is None:
-        raise EntryConflicts(
-            f"{known.ae_title} is bound to a certificate: say --certificate or --no-certificate"
-        )
+def _bound(peer: Peer, known: Peer, policy: SendingPolicy, binding: Binding) -> Peer:
+    """The peer with what it is bound to and protected by: what is said, else what is known."""
+    subscriber, networks = known.subscriber, known.networks
+    fingerprint = binding.certificate_fingerprint
+    if binding.subscriber is not None:
+        subscriber = SubscriberName(binding.subscriber) if binding.subscriber else None
+    if binding.networks is not None:
+        networks = tuple(dict.fromkeys(map(_network, binding.networks)))
+    return replace(
+        peer,
+        tls=known.tls if policy.tls is None else policy.tls,
+        subscriber=subscriber,
+        networks=networks,
+        certificate_fingerprint=known.certificate_fingerprint
+        if fingerprint is None
+        else fingerprint,
+    )
 
 
 def _check_subscriber(unit: ContractUnit, peer: Peer) -> None:

@@ -1,6 +1,7 @@
 """The audit trail of a running server: every access on record, chained, and told to a real rsyslog."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -188,3 +189,32 @@ def test_files_that_commands_send_and_fetch_are_on_record(tmp_path: Path) -> Non
         by = {row["event"]: row for row in listed(archive)}
         assert (by["files-sent"]["peer"], by["files-sent"]["sent"]) == ("PACS", 1)
         assert by["files-received"]["files"] == 1
+    without_its_head(archive)
+    without_its_folders(archive)
+
+
+def without_its_head(archive: Archive) -> None:
+    """What a power loss may leave: commands go on to be recorded, and the trail says what it lost."""
+    (archive.home / "audit-chain" / "head").write_bytes(b"")
+    code, said = pacs(archive, "audit", "verify")
+    assert code == 3 and "key or head of the chain is gone" in said
+    archive.pacs("peer", "add", "LATER", "127.0.0.1", "104")
+    code, said = pacs(archive, "audit", "verify")
+    assert code == 3 and "audit-broken" in said and "head was lost" in said
+    events = [row["event"] for row in listed(archive)]
+    assert events.index("files-sent") < events.index("audit-broken") < events.index("peer-changed")
+
+
+def without_its_folders(archive: Archive) -> None:
+    """A chain that begins anew beside a store that is used does not pass for a whole one."""
+    shutil.rmtree(archive.home / "audit-chain")
+    archive.pacs("peer", "add", "LATER", "127.0.0.1", "105")
+    code, said = pacs(archive, "audit", "verify")
+    assert code == 3 and ".unchained" in said and "nobody can tell" in said
+    for one in (archive.home / "audit").iterdir():
+        one.unlink()
+    shutil.rmtree(archive.home / "audit-chain")
+    code, said = pacs(archive, "audit", "verify")
+    assert code == 3 and "instances are held" in said
+    code, said = pacs(archive, "audit", "verify")  # the record of it began a chain
+    assert code == 3 and "audit-broken" in said

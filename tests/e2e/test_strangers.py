@@ -32,7 +32,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     settings = {
         "dicom.loopback_trust": "false",
         "serve.listeners": str(LISTENERS),
-        "legitimacy.max_failures": str(ALLOWED),
+        "legitimacy.max_failures_per_name": str(ALLOWED),
         "logging.level": "warning",
     }
     with serving(home, settings=settings) as running:

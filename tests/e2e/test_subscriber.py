@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -24,10 +25,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from config.settings import Dicom, Settings
+from pacs.app.gate import refuse_strangers
 from pacs.app.subscriber import enrolments
 from pacs.cli.main import run
 from pacs.core.caller import Candidate
+from pacs.core.errors import SettingsInvalid
 from pacs.core.identifiers import AETitle, SOPClassUID
+from pacs.core.records import Snapshot
 from pacs.services.passcode import matches
 from tests.keeping import data_set, keep, opened
 
@@ -184,7 +189,7 @@ def test_devices_belong_to_subscribers(pacs: Shell, tmp_path: Path) -> None:
     said, _ = pacs("peer", "add", "CT1", "ct1.example", "104", "--subscriber", "rad", "--tls",
                    "--network", "192.0.2.7", "--network", "2001:db8::/32",
                    "--certificate", str(tmp_path / "ct1.pem"))  # fmt: skip
-    assert said == "CT1 is ct1.example:104, of rad\n"
+    assert said.startswith("CT1 is ct1.example:104, of rad, over TLS, from 192.0.2.7/32, ")
     (listed,) = pacs.json("peer", "list")
     bound = {
         "tls": True,
@@ -199,8 +204,13 @@ def test_devices_belong_to_subscribers(pacs: Shell, tmp_path: Path) -> None:
         in pacs("subscriber", "show", "rad")[0].splitlines()
     )
     again = ("peer", "add", "CT1", "192.0.2.7", "104")
-    assert "--no-subscriber" in pacs(*again, code=1)[1]
-    assert "--no-certificate" in pacs(*again, "--subscriber", "rad", code=1)[1]
+    for more in ((), ("--subscriber", "rad"), ("--associations", "2")):
+        said = pacs(*again, *more)[0]
+        assert said == "CT1 is 192.0.2.7:104, of rad, over TLS, from 192.0.2.7/32, 2001:db8::/32, " \
+            f"certificate {fingerprint}\n"  # fmt: skip
+        kept = pacs.json("peer", "list")[0]
+        assert kept == {**kept, **bound, "subscriber": "rad"}, "nothing is dropped by silence"
+    pacs(*again, "--network", "192.0.2.7", "--any-network", code=2)
     pacs(*again, "--subscriber", "nobody", code=1)
     pacs(*again, "--subscriber", "rad", "--no-subscriber", code=2)
     pacs(*again, "--subscriber", "", code=2)
@@ -208,7 +218,11 @@ def test_devices_belong_to_subscribers(pacs: Shell, tmp_path: Path) -> None:
     (tmp_path / "none.pem").write_text("no certificate")
     pacs(*again, "--subscriber", "rad", "--certificate", str(tmp_path / "none.pem"), code=2)
     pacs(*again, "--subscriber", "rad", "--no-certificate")
-    assert pacs.json("peer", "list")[0]["certificate_fingerprint"] == ""
+    kept = pacs.json("peer", "list")[0]
+    assert kept == {**kept, **bound, "certificate_fingerprint": ""}
+    pacs(*again, "--any-network", "--no-tls")
+    kept = pacs.json("peer", "list")[0]
+    assert (kept["networks"], kept["tls"], kept["subscriber"]) == ([], False, "rad")
     pacs(*again, "--no-subscriber")
     assert pacs.show()["peers"] == []
     pacs(*again, "--subscriber", "rad")
@@ -230,6 +244,10 @@ def test_users(pacs: Shell) -> None:
     with opened(pacs.home) as archive:
         kept = archive.snapshots.newest().users
         assert matches(b"a good passcode", kept["jane"].passcode)
+    pacs(*add, "desk", "--name-only", "--token-only", code=2)
+    pacs(*add, "desk", "--name-only")
+    assert {"name": "desk", "proof": "name"} in pacs.json("subscriber", "user", "list", "rad")
+    pacs("subscriber", "user", "remove", "rad", "desk")
     users = [{"name": "jane", "proof": "passcode"}, {"name": "robot", "proof": "token"}]
     assert pacs.json("subscriber", "user", "list", "rad") == users == pacs.show()["users"]
     pacs("subscriber", "user", "list", "nobody", code=1)
@@ -246,6 +264,9 @@ def test_purposes_agreements_and_destinations(pacs: Shell) -> None:
          "--no-report", "--default")  # fmt: skip
     pacs(*purpose, "--modality", "ct", code=1)
     pacs(*purpose, "--max-matrix", "0", code=2)
+    pacs(*purpose, "--max-matrix", "1", "--no-max-matrix", code=2)
+    pacs(*purpose, "--modality", "CT", "--any-modality", code=2)
+    pacs(*purpose)  # lifts nothing
     pacs("subscriber", "agree", "rad", code=2)
     pacs("subscriber", "agree", "rad", "--archive", "--owner", "ward", code=2)
     pacs("subscriber", "agree", "rad", "--archive", "--study", "1.2", code=2)
@@ -279,6 +300,9 @@ def test_purposes_agreements_and_destinations(pacs: Shell) -> None:
 def take_back(pacs: Shell) -> None:
     """What was agreed ends as it was made, in an order that leaves nothing without its bounds."""
     pacs("subscriber", "purpose", "remove", "rad", "teaching", code=1)
+    lifted = ("--any-modality", "--no-max-matrix", "--process", "--report")
+    pacs("subscriber", "purpose", "add", "rad", "teaching", *lifted)
+    assert "purposes\tteaching, all" in pacs("subscriber", "show", "rad")[0].splitlines()
     pacs("subscriber", "disagree", "rad", "--archive", code=1)
     pacs("subscriber", "disagree", "rad", "--archive", "--purpose", "teaching")
     pacs("subscriber", "change", "rad", "--purpose", "none")
@@ -288,6 +312,28 @@ def take_back(pacs: Shell) -> None:
     shown = pacs.show()
     assert (shown["purposes"], shown["purpose"], shown["destinations"]) == ([], "", [])
     assert [one["owner"] for one in shown["agreements"]] == ["ward"]
+
+
+def test_what_serve_says_beyond_loopback_mends_it_as_it_stands(pacs: Shell) -> None:
+    """Also beside names that are taken, of a contract that has ended."""
+
+    def snapshot() -> Snapshot:
+        with opened(pacs.home) as archive:
+            return archive.snapshots.newest()
+
+    pacs("subscriber", "add", "Clinic", "--from", "2020-01-01", "--until", "2020-12-31")
+    pacs("peer", "add", "MODALITY", "192.0.2.1", "104", "--subscriber", "Clinic")
+    everywhere = Settings(dicom=Dicom(host="0.0.0.0"))
+    with pytest.raises(SettingsInvalid, match="nobody could be admitted") as raised:
+        refuse_strangers(everywhere, snapshot())
+    _, _, mending = str(raised.value).partition("port: ")
+    for command in mending.split(" && "):
+        program, *arguments = shlex.split(command)
+        assert program == "pacs"
+        pacs(*arguments)
+    after = snapshot()
+    refuse_strangers(everywhere, after)
+    assert after.peers[AETitle("MODALITY")].subscriber == "Clinic", "nobody's device was taken"
 
 
 def test_a_device_enrols_itself_and_is_accepted(pacs: Shell) -> None:

@@ -20,7 +20,6 @@ from pacs.app.archive import Archive
 from pacs.app.process import operations, processing
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller, Right
-from pacs.core.contract import Purpose
 from pacs.core.identifiers import AETitle, TransferSyntaxUID
 from pacs.core.job_ports import JobContext
 from pacs.core.processing import ProcessingOrder, ProcessingRequest, StoredImage
@@ -29,6 +28,7 @@ from pacs.core.work import JobState
 from pacs.core.workitems import WorkitemState, WorkitemUID
 from pacs.services.process import Asked, Input, Reference, workitem_of
 from pacs.services.process.words import code
+from pacs.services.subscriber.terms import PurposeEdits
 from processing.datasets.process import SandboxedProcessor
 from tests.forwarding import known
 from tests.integration.test_jobs import hands
@@ -329,7 +329,7 @@ def test_what_is_allowed_is_said_by_the_contract_as_it_stands(tmp_path: Path) ->
         to = {"destinations": (AETitle("ELSEWHERE"),)}
         assert reason(home.done("mip", own, **to)).startswith("nothing is sent to ELSEWHERE")
         terms.add_purpose(
-            ADMIN, "radiology", Purpose(name="teaching", max_matrix=16), default=False
+            ADMIN, "radiology", "teaching", PurposeEdits(max_matrix=16), default=False
         )
         taught = replace(own, purpose="teaching")
         assert "more pixels" in reason(home.done("median", taught))

@@ -22,6 +22,7 @@ from pacs.services.peer import Binding, SendingPolicy
 from pacs.services.subscriber import Contracts, Exchange, Terms
 from pacs.services.subscriber.contracts import Edits
 from pacs.services.subscriber.desk import Desk
+from pacs.services.subscriber.terms import PurposeEdits
 from storage.database.subscriber import ContractTable
 from tests.keeping import ADMIN, data_set, keep, opened
 
@@ -289,7 +290,11 @@ def test_users_have_a_passcode_or_a_token_and_one_subscriber(
     terms.add_user(ADMIN, "a", "robot", None)
     kept = archive.snapshots.newest().users
     assert matches(b"first passcode", kept["jane"].passcode)
-    assert kept["robot"].passcode == ""
+    assert (kept["robot"].passcode, kept["robot"].proof) == ("", "token")
+    terms.add_user(ADMIN, "a", "desk", None, named=True)
+    assert archive.snapshots.newest().users["desk"].proof == "name"
+    assert whats(contracts, "a")[-1] == "user desk added, name only"
+    terms.remove_user(ADMIN, "a", "desk")
     terms.add_user(ADMIN, "a", "jane", b"second passcode")
     assert matches(b"second passcode", archive.snapshots.newest().users["jane"].passcode)
     with pytest.raises(EntryConflicts, match="another subscriber is named jane"):
@@ -339,8 +344,8 @@ def test_a_bound_is_never_lifted_by_removing_the_purpose_that_sets_it(
     archive: Archive, contracts: Contracts, terms: Terms
 ) -> None:
     contracts.add(ADMIN, contract())
-    terms.add_purpose(ADMIN, "a", Purpose(name="teaching", max_matrix=256), default=True)
-    terms.add_purpose(ADMIN, "a", Purpose(name="teaching", max_matrix=512), default=False)
+    terms.add_purpose(ADMIN, "a", "teaching", PurposeEdits(max_matrix=256), default=True)
+    terms.add_purpose(ADMIN, "a", "teaching", PurposeEdits(max_matrix=512), default=False)
     assert found(archive).purpose == "teaching", "changing it is not ending it"
     assert [one.max_matrix for one in found(archive).purposes] == [512]
     with pytest.raises(EntryConflicts, match="change that first"):
@@ -349,6 +354,35 @@ def test_a_bound_is_never_lifted_by_removing_the_purpose_that_sets_it(
     terms.remove_purpose(ADMIN, "a", "teaching")
     with pytest.raises(EntryNotFound):
         terms.remove_purpose(ADMIN, "a", "teaching")
+
+
+def test_a_bound_of_a_purpose_stays_until_it_is_lifted_by_name(
+    archive: Archive, contracts: Contracts, terms: Terms
+) -> None:
+    contracts.add(ADMIN, contract())
+
+    def said(edits: PurposeEdits) -> Purpose:
+        terms.add_purpose(ADMIN, "a", "teaching", edits, default=False)
+        (made,) = found(archive).purposes
+        return made
+
+    narrow = Purpose(
+        name="teaching", modalities=frozenset({"CT"}), max_matrix=256, process=False, report=False
+    )
+    assert said(PurposeEdits()) == Purpose(name="teaching")
+    assert said(PurposeEdits(
+        modalities=narrow.modalities, max_matrix=256, process=False, report=False
+    )) == narrow  # fmt: skip
+    assert said(PurposeEdits()) == narrow
+    assert said(PurposeEdits(max_matrix=512)) == replace(narrow, max_matrix=512)
+    assert said(PurposeEdits(modalities=frozenset({"MR"}))).modalities == {"MR"}
+    assert said(PurposeEdits(process=True)).report is False
+    assert whats(contracts, "a")[-1] == (
+        "purpose teaching, of MR, up to 512 rows and columns, no reports"
+    )
+    assert said(PurposeEdits(modalities=None, max_matrix=None, report=True)) == Purpose(
+        name="teaching"
+    )
 
 
 def test_destinations(archive: Archive, contracts: Contracts, terms: Terms) -> None:
@@ -373,12 +407,21 @@ def test_what_a_peer_is_bound_to_is_not_dropped_by_silence(
         contracts.add(ADMIN, contract(name))
     peers, bound = archive.peers, Binding(subscriber="a", certificate_fingerprint="ab" * 32)
     peers.add(ADMIN, "CT1", "10.0.0.1", 104, SendingPolicy(tls=True), bound)
-    with pytest.raises(EntryConflicts, match="belongs to a: say --subscriber or --no-subscriber"):
-        peers.add(ADMIN, "CT1", "10.0.0.2", 104)
-    with pytest.raises(EntryConflicts, match="bound to a certificate"):
-        peers.add(ADMIN, "CT1", "10.0.0.2", 104, binding=Binding(subscriber="a"))
+    near = Binding(networks=("10.0.0.0/24",))
+    for binding in (Binding(), near, Binding(subscriber="a")):
+        peers.add(ADMIN, "CT1", "10.0.0.2", 104, binding=binding)
+        (kept,) = peers.list(ADMIN)
+        assert (kept.host, kept.tls, kept.subscriber) == ("10.0.0.2", True, "a")
+        assert kept.certificate_fingerprint == "ab" * 32
+    assert kept.networks == ("10.0.0.0/24",), "said once, and not dropped since"
+    peers.add(ADMIN, "CT1", "10.0.0.2", 104, binding=Binding(certificate_fingerprint=""))
     (kept,) = peers.list(ADMIN)
-    assert (kept.host, kept.tls, kept.subscriber) == ("10.0.0.1", True, "a")
+    assert (kept.networks, kept.certificate_fingerprint) == (("10.0.0.0/24",), "")
+    peers.add(ADMIN, "CT1", "10.0.0.2", 104, SendingPolicy(tls=False), Binding(networks=()))
+    (kept,) = peers.list(ADMIN)
+    assert (kept.tls, kept.networks, kept.subscriber) == (False, (), "a")
+    with pytest.raises(EntryConflicts, match="name the network"):
+        peers.add(ADMIN, "CT1", "ct1.example", 104)
     moved = Binding(subscriber="b", networks=("10.0.0.0/24", "fd00::/64"),
                     certificate_fingerprint="")  # fmt: skip
     peers.add(ADMIN, "CT1", "ct1.example", 104, binding=moved)
@@ -387,7 +430,7 @@ def test_what_a_peer_is_bound_to_is_not_dropped_by_silence(
     assert kept.certificate_fingerprint == ""
     peers.remove(ADMIN, "CT1")
     assert [what.partition(",")[0] for what in whats(contracts, "a")] == [
-        "added as active", "peer CT1 added", "peer CT1 removed",
+        "added as active", "peer CT1 added", *["peer CT1 changed"] * 5, "peer CT1 removed",
     ]  # fmt: skip
     assert whats(contracts, "b")[1:] == [
         "peer CT1 added, ct1.example:104, from 10.0.0.0/24, fd00::/64",
@@ -440,6 +483,7 @@ def furnished(archive: Archive) -> None:
     )  # fmt: skip
     terms.add_user(ADMIN, "a", "jane", b"first passcode")
     terms.add_user(ADMIN, "a", "robot", None)
+    terms.add_user(ADMIN, "a", "desk", None, named=True)
     archive.peers.add(
         ADMIN, "CT1", "10.0.0.1", 104, SendingPolicy(rate_mbit_s=2.5, tls=True),
         Binding(subscriber="a", networks=("10.0.0.0/24",), certificate_fingerprint="ab" * 32),

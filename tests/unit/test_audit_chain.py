@@ -134,7 +134,8 @@ def test_who_lost_the_head_or_the_key_is_told(tmp_path: Path) -> None:
         assert [each.kind for each in damages(one)] == ["unknown"]
     with trail(tmp_path) as one:  # what cannot be believed any more stays beside a new chain
         stored(one, 1)
-        assert (verify(one.folder, one.keep)[0], damages(one)) == (1, [])
+        assert verify(one.folder, one.keep)[0] == 2
+        assert [each.kind for each in damages(one)] == ["unchained", "audit-broken"]
         assert len(list(one.folder.glob("*.unchained"))) == 1
 
 
@@ -367,7 +368,9 @@ def test_files_of_before_the_chain_stay_beside_it(tmp_path: Path) -> None:
     old.write_text('{"event": "started"}\n')
     with trail(tmp_path) as one:
         stored(one, 1)
-        assert findings(one) == []
+        (aside, said) = damages(one)
+        assert (aside.file, aside.kind) == ("2026-01-02.unchained", "unchained")
+        assert said.kind == "audit-broken", "what no chain speaks of is told, not passed over"
     assert old.with_suffix(".unchained").read_text() == '{"event": "started"}\n'
 
 

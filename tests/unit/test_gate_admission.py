@@ -9,7 +9,7 @@ import pytest
 from pacs.core.caller import Candidate, Refusal, Right
 from pacs.core.contract import ContractState
 from pacs.core.errors import AdmissionRefused
-from pacs.services.gate import LOCAL
+from pacs.services.gate import LOCAL, ContractGate
 from tests.association_fakes import FakeAudit
 from tests.legitimacy import (
     FINGERPRINT,
@@ -163,8 +163,15 @@ def test_who_borrows_the_ae_title_of_a_device_is_refused_with_the_best_passcode(
         assert refusal(book, signed_in("ann", "wrong", address="203.0.113.9")) is Refusal.IDENTITY
 
 
-def test_a_name_alone_is_for_users_without_passcode_at_known_devices() -> None:
-    book = Book(contract(), device(), user(), user("desk", passcode=""))
+def test_who_proves_itself_by_a_token_only_is_never_taken_by_its_name() -> None:
+    book = Book(contract(), device(), user("bot", passcode=""))
+    for kind in (1, 2):
+        asking = candidate(user_identity_type=kind, user_identity=b"bot")
+        assert refusal(book, asking) is Refusal.IDENTITY
+
+
+def test_a_name_alone_is_for_users_named_only_at_known_devices() -> None:
+    book = Book(contract(), device(), user(), user("desk", named=True))
     named = {"user_identity_type": 1, "user_identity": b"desk"}
     caller = admitted(book, candidate(**named))
     assert (caller.user, caller.known_device, caller.identity_response) == ("desk", True, b"")
@@ -172,6 +179,7 @@ def test_a_name_alone_is_for_users_without_passcode_at_known_devices() -> None:
     named["user_identity"] = b"ann"
     assert refusal(book, candidate(**named)) is Refusal.IDENTITY
     assert refusal(book, signed_in("desk", "")) is Refusal.IDENTITY
+    assert refusal(book, signed_in("desk", "name-only")) is Refusal.IDENTITY
 
 
 @pytest.mark.parametrize("kind", [3, 4, 0, 6, 255])
@@ -201,13 +209,15 @@ def test_after_too_many_failures_address_and_name_are_refused_unseen() -> None:
     for _ in range(3):
         with pytest.raises(AdmissionRefused):
             gate.admit(signed_in("ann", "wrong", ae_title="X", address="203.0.113.9"))
-    assert set(failures.noted) == {"address 203.0.113.9", "user ann"}
+    assert set(failures.noted) == {
+        "address 203.0.113.9", "attempt address 203.0.113.9 ann", "user ann",
+    }  # fmt: skip
     roaming = signed_in("ann", ae_title="X", address="203.0.113.77")
     for asking in (roaming, signed_in("eve", ae_title="X", address="203.0.113.9")):
         with pytest.raises(AdmissionRefused, match="locked") as raised:
             gate.admit(asking)
         assert raised.value.refusal is Refusal.IDENTITY
-    assert len(failures.noted) == 6  # what is refused unseen is not counted
+    assert len(failures.noted) == 9  # what is refused unseen is not counted
     assert gate.admit(signed_in("eve")).user == "eve"
     assert gate.admit(candidate()).known_device  # who claims no identity is asked for none
 
@@ -223,10 +233,61 @@ def test_who_guesses_elsewhere_locks_nobody_out_of_a_known_device() -> None:
     for _ in range(3):  # at the device itself no more may fail than elsewhere
         with pytest.raises(AdmissionRefused):
             gate.admit(signed_in("ann", "wrong"))
-    assert set(failures.noted) == {"address 10.0.0.1", "user ann at CT1"}
+    assert set(failures.noted) == {"device CT1", "attempt device CT1 ann"}
     with pytest.raises(AdmissionRefused, match="locked"):
         gate.admit(signed_in("ann"))
     assert gate.admit(signed_in("ann", ae_title="CT2", address="10.0.0.2")).user == "ann"
+
+
+class Places(Counted):
+    """Failures that lock a name at a place at its second failure, all else at its fifth."""
+
+    def blocked(self, key: str) -> bool:
+        return self.noted.count(key) >= (2 if key.startswith("attempt ") else 5)
+
+
+def failed(gate: ContractGate, asking: Candidate) -> str:
+    with pytest.raises(AdmissionRefused) as raised:
+        gate.admit(asking)
+    assert raised.value.refusal is Refusal.IDENTITY
+    return str(raised.value)
+
+
+def test_who_guesses_locks_the_name_at_its_own_place_first() -> None:
+    gate = gate_by(Book(contract(), user(), user("eve")), failures=Places())
+    there = {"ae_title": "X", "address": "203.0.113.9"}
+    for _ in range(2):
+        assert "locked" not in failed(gate, signed_in("ann", "wrong", **there))
+    assert "locked" in failed(gate, signed_in("ann", **there))
+    assert gate.admit(signed_in("eve", **there)).user == "eve"
+    elsewhere = {"ae_title": "X", "address": "203.0.113.10"}
+    assert gate.admit(signed_in("ann", **elsewhere)).user == "ann"
+
+
+def test_guesses_spread_over_addresses_are_bounded_by_the_name() -> None:
+    gate = gate_by(Book(contract(), device(), user()), failures=Places())
+    tried = 0
+    for number in range(20):
+        guess = signed_in("ann", "wrong", ae_title="X", address=f"203.0.113.{number}")
+        tried += "locked" not in failed(gate, guess)
+    assert tried == 5
+    assert "locked" in failed(gate, signed_in("ann", ae_title="X", address="203.0.113.99"))
+    assert gate.admit(signed_in("ann")).user == "ann", "her own device is not theirs to lock"
+
+
+def test_a_shared_address_is_bounded_and_its_known_devices_go_on() -> None:
+    book = Book(contract(), device(), user())
+    gate = gate_by(book, failures=Places())
+    tried = 0
+    for number in range(20):  # behind the address of CT1, under other names each time
+        tried += "locked" not in failed(gate, signed_in(f"u{number}", "wrong", ae_title="X"))
+    assert tried == 5
+    assert "locked" in failed(gate, signed_in("ann", ae_title="X"))
+    assert gate.admit(signed_in("ann")).user == "ann"
+    tried = 0
+    for number in range(20):  # the device itself is bounded as an address is
+        tried += "locked" not in failed(gate, signed_in(f"u{number}", "wrong"))
+    assert tried == 5 and "locked" in failed(gate, signed_in("ann"))
 
 
 def test_a_host_of_ipv6_counts_as_one_whatever_address_it_takes() -> None:

@@ -11,7 +11,13 @@ from pacs.association.failures import ENTRIES, SIZE_BYTES, FailureTable
 from pacs.association.lockout import Lockout
 
 HERE, THERE = b"h" * 16, b"t" * 16
-BOUNDS = Legitimacy(max_failures=3, failure_window_s=60, lock_s=600)
+BOUNDS = Legitimacy(
+    max_failures=2,
+    max_failures_per_name=3,
+    max_failures_per_address=4,
+    failure_window_s=60,
+    lock_s=600,
+)
 
 
 def table() -> FailureTable:
@@ -53,11 +59,26 @@ def test_new_keys_take_the_places_of_those_that_count_least_and_never_of_the_loc
     assert made.is_locked(last, 140.0)  # its first failure had not been forgotten
 
 
-def test_names_push_out_no_address() -> None:
+def test_each_kind_has_a_number_of_its_own() -> None:
+    lockout = Lockout(BOUNDS)
+    most = {"attempt 10.0.0.1 ann": 2, "user ann": 3, "address 10.0.0.1": 4, "device CT1": 4}
+    for key, number in most.items():
+        for _ in range(number):
+            assert not lockout.blocked(key), key
+            lockout.note(key)
+        assert lockout.blocked(key), key
+
+
+def test_no_kind_pushes_out_another() -> None:
     board = Board(1)
     lockout = Lockout(BOUNDS, board)
-    lockout.note("address 10.0.0.1")
-    lockout.note("address 10.0.0.1")
+    for key, times in (("address 10.0.0.1", 3), ("user ann", 2)):
+        for _ in range(times):
+            lockout.note(key)
+    for number in range(2 * ENTRIES):
+        lockout.note(f"attempt 10.0.0.1 {number}")
+    lockout.note("user ann")
+    assert lockout.blocked("user ann")
     for number in range(2 * ENTRIES):
         lockout.note(f"user {number}")
     lockout.note("address 10.0.0.1")
@@ -83,7 +104,7 @@ def test_all_processes_count_together() -> None:
             process.join(30)
             assert process.exitcode == 0
         assert lockout.blocked("user ann") and not lockout.blocked("address ::/64")
-        other = Lockout(msgspec.structs.replace(BOUNDS, max_failures=9), board)
+        other = Lockout(msgspec.structs.replace(BOUNDS, max_failures_per_name=9), board)
         assert other.blocked("user ann")
     finally:
         board.close()

@@ -1,6 +1,7 @@
 """Serving beyond loopback: only where somebody can be told from everybody else, and not in silence."""
 
 import logging
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,6 +12,7 @@ from pacs.core.errors import SettingsInvalid
 from tests.legitimacy import FINGERPRINT, Book, contract, device, user
 
 EVERYWHERE = Settings(dicom=Dicom(host="0.0.0.0"))
+YESTERDAY, TOMORROW = (datetime.now(UTC) + timedelta(days=days) for days in (-1, 1))
 SUSPENDED = contract(state=ContractState.SUSPENDED)
 
 
@@ -21,6 +23,7 @@ SUSPENDED = contract(state=ContractState.SUSPENDED)
         (contract(), device(networks=("10.0.0.0/8",))),
         (contract(), device(certificate_fingerprint=FINGERPRINT)),
         (contract(), user()),
+        (contract(begins_utc=YESTERDAY, ends_utc=TOMORROW), device()),
         (SUSPENDED, contract("beta"), device(), user(owner="beta")),
     ],
 )
@@ -40,6 +43,9 @@ def test_one_active_contract_with_a_device_or_a_user_opens(entries: tuple[object
         (contract(), device(owner="beta")),
         (SUSPENDED, device(), user()),
         (contract(state=ContractState.PENDING), device()),
+        (contract(ends_utc=YESTERDAY), device(), user()),
+        (contract(begins_utc=TOMORROW), device(), user()),
+        (contract(), user(named=True)),
     ],
 )
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "archive.example"])

@@ -17,6 +17,7 @@ from pacs.observe.audit.chain import before_gap, hashed, parsed, sealed
 from pacs.observe.audit.keep import Head
 
 LONGEST_LINE_BYTES = 1 << 20
+HEAD_LOST = "the head was lost: whether records are missing behind those before cannot be told"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,20 @@ def healed(path: Path, head: Head, key: bytes, boot: bytes) -> tuple[Head, bytes
     power = not same and walked.count >= head.synced
     event = "audit-lost" if power else "audit-broken"
     return _named(head._replace(boot=boot), key, event, rest, size, after=head.number - lost)
+
+
+def recovered(path: Path, day: int, key: bytes, boot: bytes) -> tuple[Head, bytes] | None:
+    """Give the head as a day's records have it, with a record to be appended that says it was lost.
+
+    ``None`` where the file begins with no record. Whether records behind its last are gone nobody can tell.
+    """
+    walked = _walk(path, key, _Walked(0, b"", 0))
+    if not walked.count:
+        return None
+    head = Head(walked.count, day, walked.offset, 0, 0, walked.last, boot)
+    rest, size = _rest(path, walked.offset), path.stat().st_size
+    head, line = _named(head, key, "audit-broken", rest, size, reason=HEAD_LOST)
+    return head._replace(synced=head.number), line
 
 
 def _walk(path: Path, key: bytes, walked: _Walked) -> _Walked:
@@ -84,11 +99,20 @@ def has_lines(rest: bytes) -> bool:
 
 
 def _named(
-    head: Head, key: bytes, event: str, rest: bytes, size: int, *, after: int | None = None
+    head: Head,
+    key: bytes,
+    event: str,
+    rest: bytes,
+    size: int,
+    *,
+    after: int | None = None,
+    reason: str = "",
 ) -> tuple[Head, bytes]:
     """The record that speaks of it, behind what is there; a line begins on a line of its own."""
     closing = b"\n" if rest and not rest.endswith(b"\n") else b""
     said: dict[str, object] = {"time": datetime.now(UTC).isoformat(), "event": event}
+    if reason:
+        said.update(reason=reason)
     if after is not None:
         said.update(first=after + 1, last=head.number, before=head.last.hex())
     if rest:

@@ -5,6 +5,7 @@ can write to home/audit alone can neither forge a line nor hide that the last
 ones are gone. Owns their files and forms; decides nothing.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -14,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -26,6 +27,8 @@ PRIVATE = 0o600
 _HEAD = struct.Struct("<8sQQQQQ32s16s")
 _MAGIC = b"PACSAUD1"
 _MISSED_AT = 8 + 4 * 8
+_MOST = 10**18
+"""More records, or bytes, than ever are: a head that says so is none."""
 _FIRST_PAUSE_S = 0.000_05
 _LONGEST_PAUSE_S = 0.01
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -95,12 +98,17 @@ class Keep:
     """The folder, opened by one process; once closed, whatever is asked of it opens it again."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder = folder
+        self._lock_path = str(folder / "lock")
         self._opening = threading.Lock()
         self._lock = self._head = -1
+        self._inode = 0
+        self.openings = 0
+        """How often it was opened: another time it may be the keep of another chain."""
+        self._packed: bytes
+        self._known: Head | None
+        self._packed, self._known = b"", None
         self._open()
-        self._packed, self._known = b"", Head(0, 0, 0, 0, 0, GENESIS, bytes(16))
 
     @contextmanager
     def alone(self, patience_s: float) -> Iterator[None]:
@@ -113,11 +121,10 @@ class Keep:
 
     def take(self, patience_s: float) -> None:
         """Take the lock. Raises ``Busy``."""
-        descriptor = self._open()[0]
         pause_s, waited_s = _FIRST_PAUSE_S, 0.0
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._open()[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 if waited_s >= patience_s:
                     raise Busy(error.errno, "the audit trail is locked") from error
@@ -125,19 +132,33 @@ class Keep:
                 waited_s += pause_s
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
-                return
+                if self._is_in_place():
+                    return
+                self.close()  # the folder was removed or replaced: its lock holds nobody off
 
     def release(self) -> None:
         """Give the lock back."""
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        if self._lock >= 0:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def renew(self) -> None:
+        """Have every other process open the keep anew, as what it knows of the chain is over.
+
+        Under the lock, and it stays held: that of the new name is taken before others can.
+        """
+        unnamed = self.folder / ".lock"
+        lock = _opened(unnamed)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.replace(self._lock_path)
+        with self._opening:
+            os.close(self._lock)
+            self._lock, self._inode = lock, os.fstat(lock).st_ino
 
     def head(self) -> Head | None:
-        """Read where the chain ends; ``None`` before it begins."""
+        """Read where the chain ends; ``None`` before it begins, and where what is there is no head."""
         packed = os.pread(self._open()[1], _HEAD.size, 0)
         if packed != self._packed:  # another process has written meanwhile
-            if len(packed) < _HEAD.size or not packed.startswith(_MAGIC):
-                return None
-            self._packed, self._known = packed, Head(*_HEAD.unpack(packed)[1:])
+            self._packed, self._known = packed, _head_of(packed)
         return self._known
 
     def put_head(self, head: Head) -> None:
@@ -182,10 +203,10 @@ class Keep:
         """Note from where the chain is kept; durable when this returns."""
         replace(self.folder / "floor", json.dumps(asdict(floor)) + "\n")
 
-    def clear_floor(self) -> None:
-        """Begin at the beginning."""
-        with suppress(FileNotFoundError):
-            (self.folder / "floor").unlink()
+    def clear(self) -> None:
+        """Begin at the beginning: with no floor, and nothing sent."""
+        for name in ("floor", "sent"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the files."""
@@ -194,19 +215,47 @@ class Keep:
                 if descriptor >= 0:
                     os.close(descriptor)
             self._lock = self._head = -1
+            self._packed, self._known = b"", None
+
+    def _is_in_place(self) -> bool:
+        """Tell whether the lock that is held is the one others take."""
+        try:
+            found = os.stat(self._lock_path)  # noqa: PTH116 - as for the trail: a Path costs more
+        except FileNotFoundError:
+            return False
+        return found.st_ino == self._inode
 
     def _open(self) -> tuple[int, int]:
         """Have the lock and the head open; gives their descriptors."""
         if self._head < 0:
             with self._opening:
                 if self._head < 0:
+                    self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                     self._lock = _opened(self.folder / "lock")
+                    self._inode = os.fstat(self._lock).st_ino
                     self._head = _opened(self.folder / "head")
+                    self.openings += 1
         return self._lock, self._head
 
 
 def _opened(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE)
+
+
+def _head_of(packed: bytes) -> Head | None:
+    """A head as it was packed; ``None`` for what power, or somebody, left in its place."""
+    if len(packed) < _HEAD.size or not packed.startswith(_MAGIC):
+        return None
+    head = Head(*_HEAD.unpack(packed)[1:])
+    sane = max(head.number, head.offset, head.synced, head.missed) <= _MOST
+    return head if sane and 1 <= head.day <= date.max.toordinal() else None
+
+
+def append(descriptor: int, offset: int, piece: bytes) -> None:
+    """Write all of it at the end of a file that ends at ``offset``, or nothing. Raises ``OSError``."""
+    if os.write(descriptor, piece) != len(piece):
+        os.ftruncate(descriptor, offset)
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def replace(path: Path, text: str) -> None:

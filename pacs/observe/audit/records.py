@@ -5,6 +5,7 @@ for ``verify`` to say.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,8 @@ def _of_day(folder: Path, spot: Spot) -> Iterator[tuple[Record, Spot]]:
     except FileNotFoundError:  # removed since it was listed
         return
     with file:
+        if file.seek(0, os.SEEK_END) < offset:
+            offset = 0  # another chain's file of that day: what is read twice does no harm
         file.seek(offset)
         while line := file.readline(LONGEST_LINE_BYTES):
             if not line.endswith(b"\n") and len(line) < LONGEST_LINE_BYTES:

@@ -9,15 +9,19 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime
+from itertools import chain
 from pathlib import Path
 
 from config.settings import Audit
 from pacs.core.caller import Caller
-from pacs.observe.audit.chain import GENESIS, sealed
+from pacs.observe.audit.begin import HELD, begun, unaccounted
+from pacs.observe.audit.chain import sealed
 from pacs.observe.audit.heal import compact, healed
-from pacs.observe.audit.keep import Busy, Head, Keep, days, file_of, sync_folder, this_boot
+from pacs.observe.audit.keep import Busy, Head, Keep, append, file_of, sync_folder, this_boot
+from pacs.observe.audit.verify import Finding, verify
 
 LOG = logging.getLogger("pacs.audit")
 PATIENCE_S = 0.25
@@ -26,19 +30,21 @@ _DISTRUST_S = 5.0
 """For so long nobody waits for a lock that was not to be had."""
 _SAY_EVERY_S = 60.0
 _LONGEST_RECORD = 16_384
-_UNCHAINED = ".unchained"
 
 
 class FileAuditTrail:
     """``pacs.core.ports.AuditTrail`` over ``home/audit`` and ``home/audit-chain``."""
 
-    def __init__(self, home: Path, settings: Audit) -> None:
+    def __init__(
+        self, home: Path, settings: Audit, *, holds_instances: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._holds_instances = holds_instances
         self.folder = home / "audit"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.keep = Keep(home / "audit-chain")
         self._settings = settings
         self._lock = threading.Lock()
-        self._key = b""
+        self._key, self._openings = b"", 0
         self._boot = this_boot()
         self._day, self._file, self._path, self._inode = 0, -1, "", 0
         self._missed = 0
@@ -63,6 +69,13 @@ class FileAuditTrail:
             except (OSError, ValueError, RuntimeError) as error:
                 self._miss(error)
 
+    def verify(self) -> tuple[int, Iterator[Finding]]:
+        """Is it as it was written? Gives how many records there should be, and what is found. Raises ``OSError``."""
+        total, found = verify(self.folder, self.keep)
+        if not total and self._holds_instances():
+            found = chain([Finding(file="", line=0, kind="unknown", detail=HELD)], found)
+        return total, found
+
     def sync(self) -> None:
         """Have on disk what this process has written. Raises ``OSError``."""
         with self._lock:
@@ -75,7 +88,7 @@ class FileAuditTrail:
         with self._lock:
             with self.keep.alone(PATIENCE_S):
                 head = self.keep.head()
-                if head is not None and head.synced < written:
+                if head is not None and head.synced < written <= head.number:
                     self.keep.put_head(head._replace(synced=written))
             if self._written == written:
                 self._unsynced.clear()
@@ -103,9 +116,12 @@ class FileAuditTrail:
         self.keep.take(patience_s)
         try:
             head = self.keep.head()
-            if head is None or not self._key:
-                head = self._begun(today)
+            if head is None or self._openings != self.keep.openings:
+                head, self._key = begun(self.folder, self.keep, today, self._boot)
+                self._openings, self._written = self.keep.openings, 0
             head = self._looked_after(head, today)
+            if not head.number:
+                head = self._first(head)
             if self._missed:
                 said = {"time": datetime.now(UTC).isoformat(), "event": "audit-missed"}
                 head = self._put(head, compact({**said, "records": self._missed}))
@@ -116,7 +132,7 @@ class FileAuditTrail:
 
     def _put(self, head: Head, text: str) -> Head:
         line, last = sealed(self._key, head.last, head.number + 1, text)
-        self._write(head.offset, line)
+        append(self._file, head.offset, line)
         number, day, offset, synced, missed, _, boot = head
         new = Head(number + 1, day, offset + len(line), synced, missed, last, boot)
         self.keep.put_head(new)
@@ -126,26 +142,14 @@ class FileAuditTrail:
             self._start_syncing()
         return new
 
-    def _write(self, offset: int, piece: bytes) -> None:
-        """Append all of it or nothing."""
-        if os.write(self._file, piece) != len(piece):
-            os.ftruncate(self._file, offset)
-            raise OSError(28, "No space left on device")
-
-    def _begun(self, today: int) -> Head:
-        """The head of the chain that is there, else of a new one."""
-        head, key = self.keep.head(), self.keep.key()
-        if head is None or key is None:
-            # Without them nothing before can be believed or doubted: it stays, beside the chain.
-            for day in days(self.folder):
-                path = file_of(self.folder, day)
-                path.rename(path.with_suffix(_UNCHAINED))
-            self.keep.clear_floor()
-            key = self.keep.new_key()
-            head = Head(0, today, 0, 0, 0, GENESIS, self._boot)
-            self.keep.put_head(head)
-        self._key = key
-        return head
+    def _first(self, head: Head) -> Head:
+        """A chain that begins where something was before says so, ahead of all else."""
+        reason = unaccounted(self.folder, self._holds_instances)
+        if not reason:
+            return head
+        LOG.error("audit-broken: %s", reason)
+        said = {"time": datetime.now(UTC).isoformat(), "event": "audit-broken", "reason": reason}
+        return self._put(head, compact(said))
 
     def _looked_after(self, head: Head, today: int) -> Head:
         """Open the file to write to; mend what was left in it."""
@@ -166,7 +170,7 @@ class FileAuditTrail:
         head, line = healed(file_of(self.folder, head.day), head, self._key, self._boot)
         if line:
             LOG.error("audit-mended file=%s", date.fromordinal(head.day).isoformat())
-            self._write(head.offset - len(line), line)
+            append(self._file, head.offset - len(line), line)
         self.keep.put_head(head)
         return head
 

@@ -10,13 +10,17 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
+from pacs.observe.audit.begin import set_aside
 from pacs.observe.audit.chain import Line, before_gap, continues, hashed, parsed
 from pacs.observe.audit.heal import LONGEST_LINE_BYTES, has_lines
 from pacs.observe.audit.keep import Head, Keep, day_of, file_of
 
 PATIENCE_S = 10.0
+_GONE = "key or head of the chain is gone"
+_UNCHAINED = "set aside when the chain was lost: whether it is as it was written nobody can tell"
 _HARMLESS = ("audit-torn", "audit-lost")
 _NAMED = (*_HARMLESS, "audit-foreign", "audit-broken")
 
@@ -57,13 +61,19 @@ def verify(folder: Path, keep: Keep) -> tuple[int, Iterator[Finding]]:
     with keep.alone(PATIENCE_S):
         head, key = keep.head(), keep.key()
         behind = b"" if head is None else _behind(file_of(folder, head.day), head.offset)
+    beside = [_unchained(one) for one in set_aside(folder)]
     if head is None or key is None:
-        there = sorted(folder.glob("*.jsonl"))
-        gone = Finding(file="", line=0, kind="unknown", detail="key or head of the chain is gone")
-        return 0, iter([gone] if there else [])
+        if any(one.stat().st_size for one in folder.glob("*.jsonl")):
+            beside.append(Finding(file="", line=0, kind="unknown", detail=_GONE))
+        return 0, iter(beside)
     floor = keep.floor()
     walk = _Walk(key=key, count=floor.count, last=(bytes.fromhex(floor.last),))
-    return head.number - floor.count, _walked(folder, walk, head, floor.day, behind)
+    walked = _walked(folder, walk, head, floor.day, behind)
+    return head.number - floor.count, chain(beside, walked)
+
+
+def _unchained(path: Path) -> Finding:
+    return Finding(file=path.name, line=0, kind="unchained", detail=_UNCHAINED)
 
 
 def _behind(path: Path, offset: int) -> bytes:
@@ -154,6 +164,8 @@ def _why(one: Line, walk: _Walk) -> str:
 
 
 def _told(named: dict[str, object]) -> str:
+    if "reason" in named:
+        return str(named["reason"])
     if "first" in named:
         return f"records {named['first']} to {named['last']}"
     return f"{named.get('bytes')} bytes before it"

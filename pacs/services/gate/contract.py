@@ -19,7 +19,7 @@ from pacs.core.records import Snapshot
 from pacs.services.gate.identities import (
     Identities,
     Identity,
-    attempt_keys,
+    code_keys,
     enrolment_code,
     refused,
 )
@@ -152,7 +152,7 @@ class ContractGate:
 
     def _enrol(self, code: bytes, candidate: Candidate) -> None:
         """Take in a device that introduces itself. Raises ``AdmissionRefused`` in any case."""
-        keys = attempt_keys(candidate.address)  # not under a name: nobody shall lock it for all
+        keys = code_keys(candidate.address)
         self._identities.check_unlocked(keys)
         name = None
         if code and self._enrolments is not None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final, NoReturn, Protocol
 
 from pacs.core.caller import Candidate, Refusal
-from pacs.core.contract import ENROL, User
+from pacs.core.contract import ENROL, NAME_ONLY, User
 from pacs.core.errors import AdmissionRefused
-from pacs.core.ports import Failures
+from pacs.core.ports import ATTEMPT, USER, Failures
 from pacs.services.gate.host_names import parsed
 
 USER_NAME: Final = 1
@@ -84,11 +84,11 @@ class Identities:
             raise refused(UNSUPPORTED[kind])
         name = candidate.user_identity.decode("utf-8", "replace")
         shown = "" if kind == JSON_WEB_TOKEN else f" {name[:_SHOWN]!r}"
-        keys = attempt_keys(
-            candidate.address,
-            "" if kind == JSON_WEB_TOKEN else name,
-            device=candidate.calling_ae_title if known_device else "",
-        )
+        claimed = "" if kind == JSON_WEB_TOKEN else name
+        if known_device:
+            keys = device_keys(candidate.calling_ae_title, claimed)
+        else:
+            keys = stranger_keys(candidate.address, claimed)
         self.check_unlocked(keys)
         if kind == USER_NAME_AND_PASSCODE:
             identity = self._by_passcode(users.get(name), candidate.user_passcode)
@@ -115,7 +115,9 @@ class Identities:
         raise refused(cause)
 
     def _by_passcode(self, user: User | None, passcode: bytes) -> Identity | None:
-        proven = self._matches(passcode, "" if user is None else user.passcode)
+        # Who has none is compared with nobody's, so that it takes as long.
+        kept = "" if user is None or user.passcode == NAME_ONLY else user.passcode
+        proven = self._matches(passcode, kept)
         return Identity(user=user, proven=True) if user is not None and proven else None
 
     def _by_token(self, token: bytes, users: Mapping[str, User]) -> Identity | None:
@@ -124,21 +126,38 @@ class Identities:
         return None if user is None else Identity(user=user, proven=True, response=token)
 
 
-def attempt_keys(address: str, name: str = "", *, device: str = "") -> tuple[str, ...]:
-    """Under what a failure counts: the address, or an IPv6 host's whole network, and the user's name.
+def device_keys(ae_title: str, name: str) -> tuple[str, ...]:
+    """Under what a failure counts at a known device: itself, and the name at it.
 
-    The name counts apart at each device that is known: whoever guesses elsewhere locks nobody out
-    of the device one works at.
+    What others do elsewhere, be it from its address, locks nobody out of the device one works at.
     """
+    return _keys(f"device {ae_title}", name)
+
+
+def stranger_keys(address: str, name: str) -> tuple[str, ...]:
+    """Under what one counts anywhere else: its address, the name at it, and the name."""
+    return (*_keys(_host_key(address), name), *([f"{USER} {name}"] if name else []))
+
+
+def code_keys(address: str) -> tuple[str, ...]:
+    """Under what a wrong enrolment code counts: nobody shall lock enrolment for all."""
+    return _keys(_host_key(address), ENROL)
+
+
+def _keys(place: str, name: str) -> tuple[str, ...]:
+    return (place, *([f"{ATTEMPT} {place} {name}"] if name else []))
+
+
+def _host_key(address: str) -> str:
+    """An address, or an IPv6 host's whole network."""
     host = parsed(address)
     if isinstance(host, ipaddress.IPv6Address):
-        host_key = str(ipaddress.ip_network((host, _IPV6_SITE_BITS), strict=False))
-    else:
-        host_key = str(host or address)
-    where = f" at {device}" if device else ""
-    return (f"address {host_key}", *([f"user {name}{where}"] if name else []))
+        return f"address {ipaddress.ip_network((host, _IPV6_SITE_BITS), strict=False)}"
+    return f"address {host or address}"
 
 
 def _named(user: User | None) -> Identity | None:
-    """A name alone: never for a user that has a passcode to prove itself by."""
-    return None if user is None or user.passcode else Identity(user=user, proven=False)
+    """A name alone: for none who has anything to prove itself by, be it a passcode or a token."""
+    if user is None or user.passcode != NAME_ONLY:
+        return None
+    return Identity(user=user, proven=False)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pacs.core.caller import Caller
-from pacs.core.contract import Contract, User
+from pacs.core.contract import NAME_ONLY, Contract, User
 from pacs.core.contract_form import contract_of, form_of, peer_form, peer_of, user_of
 from pacs.core.errors import EntryConflicts, EntryNotFound
 from pacs.core.records import Peer
@@ -85,7 +85,7 @@ class Exchange:
             raise EntryConflicts(f"{name} has too many users (subscriber.max_users)")
         for user in users:
             check_user_name(user.name)
-            if user.passcode and not is_hashed(user.passcode):
+            if user.passcode not in ("", NAME_ONLY) and not is_hashed(user.passcode):
                 raise EntryConflicts(f"what is kept of the passcode of {user.name} is not readable")
         for peer in peers:
             check_peer(peer)

@@ -1,15 +1,35 @@
 """What a contract says beside rights and dates: its users, agreements, purposes and destinations."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pacs.core.caller import Caller
-from pacs.core.contract import Agreement, Contract, Purpose, User
+from pacs.core.contract import NAME_ONLY, Agreement, Contract, Purpose, User
 from pacs.core.errors import EntryConflicts, EntryNotFound
 from pacs.core.identifiers import AETitle
 from pacs.services.passcode import hashed
 from pacs.services.subscriber.checks import check_passcode, check_user_name
+from pacs.services.subscriber.contracts import AS_IT_IS, Unchanged
 from pacs.services.subscriber.desk import Desk, found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurposeEdits:
+    """What is said of a purpose; the fields are those of ``Purpose``.
+
+    What is not said stays as it is: no bound is lifted by silence. ``None`` lifts one.
+    """
+
+    modalities: frozenset[str] | Unchanged | None = AS_IT_IS
+    max_matrix: int | Unchanged | None = AS_IT_IS
+    process: bool | Unchanged = AS_IT_IS
+    report: bool | Unchanged = AS_IT_IS
+
+    def of(self, purpose: Purpose) -> Purpose:
+        """The purpose with what is said."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        said = {name: value for name, value in values.items() if value is not AS_IT_IS}
+        return replace(purpose, **said)
 
 
 class Terms:
@@ -25,16 +45,20 @@ class Terms:
         found(self._desk.rows.find(name), name)
         return self._desk.rows.users(name)
 
-    def add_user(self, caller: Caller, name: str, user: str, passcode: bytes | None) -> None:
-        """Add a user, or give the one of that name another passcode; ``None`` for tokens only.
+    def add_user(
+        self, caller: Caller, name: str, user: str, passcode: bytes | None, *, named: bool = False
+    ) -> None:
+        """Add a user, or give the one of that name another passcode.
 
-        Raises ``EntryNotFound``, ``EntryConflicts``.
+        Without passcode it proves itself by tokens only, or, ``named``, by nothing: then its name
+        counts beside a known device. Raises ``EntryNotFound``, ``EntryConflicts``.
         """
         check_user_name(user)
         if passcode is not None:
             check_passcode(passcode)
-        kept = "" if passcode is None else hashed(passcode)  # takes its time, so before the change
-        proof = "token only" if passcode is None else "passcode"
+            kept, proof = hashed(passcode), "passcode"  # takes its time, so before the change
+        else:
+            kept, proof = (NAME_ONLY, "name only") if named else ("", "token only")
         with self._desk.change(caller, event="user-changed") as change:
             subscriber = change.in_force(name).subscriber
             known = next((one for one in change.unit.users() if one.name == user), None)
@@ -84,19 +108,24 @@ class Terms:
     # --- purposes and destinations --------------------------------------------------
 
     def add_purpose(
-        self, caller: Caller, name: str, purpose: Purpose, *, default: bool
+        self, caller: Caller, name: str, purpose: str, edits: PurposeEdits, *, default: bool
     ) -> Contract:
-        """Add a purpose, or change the one of that name. Raises ``EntryNotFound``, ``EntryConflicts``."""
+        """Add a purpose, or change what is said of the one of that name.
 
-        def edited(one: Contract) -> Contract:
-            others = tuple(other for other in one.purposes if other.name != purpose.name)
-            return replace(
+        Raises ``EntryNotFound``, ``EntryConflicts``.
+        """
+        with self._desk.change(caller, event="contract-changed") as change:
+            one = change.in_force(name)
+            known = {other.name: other for other in one.purposes}
+            made = edits.of(known.pop(purpose, Purpose(name=purpose)))
+            after = replace(
                 one,
-                purposes=(*others, purpose),
-                purpose=purpose.name if default else one.purpose,
+                purposes=(*known.values(), made),
+                purpose=purpose if default else one.purpose,
             )
-
-        return self._desk.edit(caller, name, purpose_said(purpose, default=default), edited)
+            change.put(after)
+            change.note(name, purpose_said(made, default=after.purpose == purpose))
+        return after
 
     def remove_purpose(self, caller: Caller, name: str, purpose: str) -> Contract:
         """Remove a purpose nothing else names. Raises ``EntryNotFound``, ``EntryConflicts``."""
