@@ -307,13 +307,15 @@ def test_frames_are_neither_lost_nor_made_up(
 
 
 @pytest.mark.parametrize("name", sorted(STREAMS))
-def test_padding_behind_the_end_is_passed_over(
+def test_fill_and_padding_around_a_stream_are_passed_over(
     transcoder: SandboxedTranscoder, tmp_path: Path, name: str
 ) -> None:
     padded = [one + bytes(200) for one in STREAMS[name]]
-    source = wrapped(tmp_path, described(IMAGE.shape), ARC + name, padded)
-    ours = read_back(converted(transcoder, source, EXPLICIT), EXPLICIT)
-    assert ours.PixelData == IMAGE.tobytes()
+    fill = b"" if name == "90" else b"\xff" * 4  # may stand before any marker of JPEG
+    for streams in (padded, [fill + one for one in padded]):
+        source = wrapped(tmp_path, described(IMAGE.shape), ARC + name, streams)
+        ours = read_back(converted(transcoder, source, EXPLICIT), EXPLICIT)
+        assert ours.PixelData == IMAGE.tobytes()
 
 
 # --- single bits ---------------------------------------------------------------------
