@@ -21,6 +21,7 @@ PACKAGES: Mapping[str, str] = {
     "dcmqrscp": "dcmtk",
     "dcmdump": "dcmtk",
     "dcmcjpeg": "dcmtk",
+    "dcmcjpls": "dcmtk",
     "dcmdjpeg": "dcmtk",
     "dcmdjpls": "dcmtk",
     "dcmdrle": "dcmtk",

@@ -24,15 +24,27 @@ RLE = TransferSyntaxUID("1.2.840.10008.1.2.5")
 PLAIN = (IMPLICIT, EXPLICIT, DEFLATED, BIG)
 SAMPLES = Path(os.environ.get("PACS_SAMPLES", Path(__file__).parents[1] / "../shared/samples"))
 OUTSIDE = {
-    "bits allocated 1 is not for a codec": ("liver_j2k.dcm", "liver_rle.dcm"),
+    "RLE is of bytes, not of single bits": ("liver_rle.dcm",),
     "frames differ from Rows and Columns": ("multiframe.dcm",),
     "codestream is damaged": ("JPEG-lossy.dcm",),
     "Data Set is not in the syntax its file says": ("SC_rgb_jpeg.dcm",),
     "codestream and Photometric Interpretation name other colours": ("GH195.dcm",),
-    "values do not fit Bits Stored": ("jpeg2000-multiframe-multifragments.dcm",),
     "cells wider than a word in big endian": ("rtdose_expb_1frame.dcm",),
 }
 """Samples that are refused, by cause."""
+
+UNSAID = frozenset(
+    (
+        "HasFragmentSequence.dcm",
+        "HTJ2K_08_RGB.dcm",
+        "JPEGLSNearLossless_08.dcm",
+        "JPEGLSNearLossless_16.dcm",
+        "SC_rgb_jls_lossy_line.dcm",
+    )
+)
+"""Samples whose codestreams are lossy and whose Data Sets do not say so."""
+OVERSHOT = {"jpeg2000-multiframe-multifragments.dcm": 16}
+"""Samples with values beyond Bits Stored, and the precision of their codestreams."""
 
 Stored = tuple[str, int, TransferSyntaxUID]
 

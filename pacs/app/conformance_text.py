@@ -181,8 +181,8 @@ CONVERSION: Final = """
 ### Conversion
 
 Instances stored in these transfer syntaxes can be delivered in an uncompressed one, where the codec is installed. Pixels
-of lossless ones are those that were encoded; those of lossy ones are the decoder's, and say so no more than the stored
-object does.
+of lossless ones are those that were encoded. Those of lossy ones are the decoder's: Lossy Image Compression (0028,2110) says `01` also where
+the stored object does not, and Bits Stored and High Bit are the codestream's where values exceed those of the object.
 """
 
 NETWORK: Final = """

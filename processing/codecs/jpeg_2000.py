@@ -28,7 +28,7 @@ _MAX_RESOLUTIONS = 6
 def check(form: Form) -> None:
     """Raise ``NotEncodable`` for what PS3.5 Table 8.2.4-1, or OpenJPEG, does not carry."""
     check_photometric(form)
-    check_bits(form, allocated=(8, 16, 32), stored=range(2, _MAX_BITS + 1))
+    check_bits(form, allocated=(8, 16, 32), stored=range(1, _MAX_BITS + 1))
     check_size(form)
 
 

@@ -10,7 +10,7 @@ import struct
 
 import imagecodecs
 
-from processing.codecs import huffman
+from processing.codecs import codestream, huffman
 from processing.codecs.frame import (
     Codec,
     Form,
@@ -25,8 +25,6 @@ from processing.codecs.frame import (
 )
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
-_END_BYTES = 64
-"""Where an end of image is looked for: some writers pad, with zeros or whatever was there."""
 _SOF3, _DHT, _SOS, _APP14 = 0xFFC3, 0xFFC4, 0xFFDA, 0xFFEE
 _ADOBE_RGB = b"Adobe" + struct.pack(">HHHB", 100, 0, 0, 0)
 """Transform 0: the components are what they are called."""
@@ -79,10 +77,10 @@ def read(stream: bytes, form: Form) -> Samples:
     libjpeg-turbo does, in a tenth of the time of the decoder that pydicom would
     choose. Like that one it fills in what a cut stream lacks, so the end has to be there.
     """
-    if _EOI not in stream[-_END_BYTES:]:
-        raise ValueError("codestream is cut off")
+    codestream.require_end(stream)
     colors = "RGB" if form.samples > 1 else None
-    found = imagecodecs.jpeg8_decode(stream, colorspace=colors, outcolorspace=colors)
+    begun = stream[max(0, stream.find(_SOI)) :]  # fill bytes may stand before a marker
+    found = imagecodecs.jpeg8_decode(begun, colorspace=colors, outcolorspace=colors)
     return as_cells(found, form)
 
 

@@ -9,7 +9,7 @@ import imagecodecs
 import jpeg_ls
 import numpy as np
 
-from processing.codecs import second
+from processing.codecs import codestream, second
 from processing.codecs.frame import (
     Codec,
     Form,
@@ -53,8 +53,9 @@ def encode(samples: Samples, form: Form) -> bytes:
         )
     except RuntimeError:
         # It leaves no room for headers where an image has a few pixels only. The other writes
-        # whole cells: a precision above Bits Stored, the same samples.
-        return bytes(imagecodecs.jpegls_encode(cells))
+        # whole cells, the repeated sign with them: a precision above Bits Stored, the same samples.
+        whole = samples.view(f"u{samples.dtype.itemsize}")
+        return bytes(imagecodecs.jpegls_encode(np.ascontiguousarray(whole)))
 
 
 def decode(stream: bytes, form: Form) -> Samples:
@@ -71,7 +72,11 @@ def decode(stream: bytes, form: Form) -> Samples:
 
 
 def read(stream: bytes, form: Form) -> Samples:
-    """Decode one frame of anybody's into cells. CharLS does, in a fifth of libjpeg's time."""
+    """Decode one frame of anybody's into cells. CharLS does, in a fifth of libjpeg's time.
+
+    The end has to be there: it looks for it in what is cut off for seconds.
+    """
+    codestream.require_end(stream)
     return as_cells(imagecodecs.jpegls_decode(stream), form)
 
 

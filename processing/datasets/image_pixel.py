@@ -13,14 +13,15 @@ from processing.datasets.value_representations import number
 SAMPLES_PER_PIXEL = 0x0028_0002
 PHOTOMETRIC_INTERPRETATION = 0x0028_0004
 PLANAR_CONFIGURATION = 0x0028_0006
+BITS_STORED = 0x0028_0101
+HIGH_BIT = 0x0028_0102
+LOSSY_IMAGE_COMPRESSION = 0x0028_2110
 EXTENDED_OFFSETS = (0x7FE0_0001, 0x7FE0_0002)
 
 _NUMBER_OF_FRAMES = 0x0028_0008
 _ROWS = 0x0028_0010
 _COLUMNS = 0x0028_0011
 _BITS_ALLOCATED = 0x0028_0100
-_BITS_STORED = 0x0028_0101
-_HIGH_BIT = 0x0028_0102
 _PIXEL_REPRESENTATION = 0x0028_0103
 _OVERLAY_BIT_POSITION = 0x6000_0102
 
@@ -38,13 +39,20 @@ class ImagePixel:
     by_plane: bool
     """Planar Configuration is 1."""
     high_bit: int
+    one_bit: bool = False
+    """Bits Allocated is 1; ``form`` is of the bytes that such cells are decoded to."""
 
 
-def described(elements: DataSet) -> ImagePixel:
-    """Read the module. Raises ``PixelsUndecodable`` where it is missing or of no native form."""
+def described(elements: DataSet, *, one_bit: bool = False) -> ImagePixel:
+    """Read the module. Raises ``PixelsUndecodable`` where it is missing or of no native form.
+
+    Single bits have such a form where the caller unpacks and packs them (``one_bit``).
+    """
     bits_allocated = number(elements, _BITS_ALLOCATED) or 0
-    bits_stored = number(elements, _BITS_STORED) or bits_allocated
-    high_bit = number(elements, _HIGH_BIT)
+    bits_stored = number(elements, BITS_STORED) or bits_allocated
+    high_bit = number(elements, HIGH_BIT)
+    one_bit = one_bit and bits_allocated == bits_stored == 1
+    bits_allocated = 8 if one_bit else bits_allocated
     form = Form(
         rows=number(elements, _ROWS) or 0,
         columns=number(elements, _COLUMNS) or 0,
@@ -61,6 +69,7 @@ def described(elements: DataSet) -> ImagePixel:
         frames=max(1, int(text(elements, _NUMBER_OF_FRAMES) or 1)),
         by_plane=number(elements, PLANAR_CONFIGURATION) == 1,
         high_bit=bits_stored - 1 if high_bit is None else high_bit,
+        one_bit=one_bit,
     )
 
 

@@ -1,28 +1,29 @@
 """Turns encapsulated Pixel Data into native Pixel Data, frame by frame.
 
-Owns the call of the decoders and the Image Pixel attributes that must change
-with it: Planar Configuration and Photometric Interpretation say what the
-decoded bytes are. The samples are the codec's own, without arithmetic, with
-two exceptions: JPEG's lossy processes in YBR come out as RGB, as receivers of
-native Pixel Data expect (PS3.3 C.7.6.3.1.2), and bits above Bits Stored, which
-codecs leave open (PS3.5 Section 8.1.1), repeat the sign or are zero.
+Owns the Image Pixel attributes that must change with it: Planar Configuration
+and Photometric Interpretation say what the decoded bytes are, Bits Stored holds
+them, and what has lost something is called lossy. The samples are the codec's
+own, without arithmetic, with two exceptions: JPEG's lossy processes in YBR come
+out as RGB, as receivers of native Pixel Data expect (PS3.3 C.7.6.3.1.2), and
+the sign repeats above the codestream's bits (PS3.5 Section 8.1.1).
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydicom.encaps import generate_frames
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import convert_color_space
 
 from processing.codecs import codestream
-from processing.codecs.frame import Form, numbers
-from processing.codecs.registry import READERS
+from processing.codecs.frame import Form
+from processing.datasets import decoders, encapsulation, unused_bits
 from processing.datasets.elements import PIXEL_DATA, DataSet, Element
 from processing.datasets.image_pixel import (
+    BITS_STORED,
     EXTENDED_OFFSETS,
+    HIGH_BIT,
+    LOSSY_IMAGE_COMPRESSION,
     PHOTOMETRIC_INTERPRETATION,
     PLANAR_CONFIGURATION,
     ImagePixel,
@@ -34,12 +35,21 @@ from processing.datasets.image_pixel import (
     text,
 )
 from processing.datasets.source import TooLarge, mapped
-from processing.datasets.syntaxes import COMPRESSED, JPEG_LOSSLESS, JPEG_LOSSY, RLE
+from processing.datasets.syntaxes import (
+    JPEG_2000,
+    LOSSY,
+    RLE,
+)
 
 
-def available() -> list[str]:
-    """List the compressed syntaxes for which a decoder is installed."""
-    return sorted(uid for uid in COMPRESSED if get_decoder(uid).is_available)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decoded:
+    """A frame, and what has to be said of it."""
+
+    cells: Any
+    photometric: str
+    bits_stored: int
+    is_lossy: bool
 
 
 def decompress(elements: DataSet, syntax: str, *, folder: str, max_bytes: int) -> None:
@@ -48,119 +58,88 @@ def decompress(elements: DataSet, syntax: str, *, folder: str, max_bytes: int) -
     Decoded frames lie in unnamed files in ``folder``. Raises ``TooLarge`` or
     ``PixelsUndecodable``, and whatever a decoder raises.
     """
+    is_lossy = _decompress(elements, syntax, folder, max_bytes)
+    if is_lossy and text(elements, LOSSY_IMAGE_COMPRESSION) in ("", "00"):
+        put_text(elements, LOSSY_IMAGE_COMPRESSION, "01")
+
+
+def _decompress(elements: DataSet, syntax: str, folder: str, max_bytes: int) -> bool:
+    """Tell whether the Pixel Data of the elements themselves had lost something."""
     for element in list(elements.values()):
         for item in element.items or ():
-            decompress(item, syntax, folder=folder, max_bytes=max_bytes)
+            _decompress(item, syntax, folder, max_bytes)
     pixel_data = elements.get(PIXEL_DATA)
     if pixel_data is None or pixel_data.fragments is None:
-        return
-    image = described(elements)
+        return False
+    image = described(elements, one_bit=syntax in JPEG_2000)
     if image.form.frame_bytes * image.frames > max_bytes:
         raise TooLarge("decoded Pixel Data")
-    _decode_into(elements, pixel_data.fragments, syntax, image, folder)
+    return _decode_into(elements, pixel_data.fragments, syntax, image, folder)
 
 
 def _decode_into(
     elements: DataSet, fragments: list[memoryview], syntax: str, image: ImagePixel, folder: str
-) -> None:
-    photometric = ""
+) -> bool:
+    streams = _streams(fragments, syntax, image, elements)
+    whole_cells = syntax == RLE or embeds_overlay(elements)
+    photometric, bits_stored, is_lossy = "", image.form.bits_stored, False
     with tempfile.TemporaryFile(dir=folder) as native:
-        for frame, found in _frames(fragments, syntax, image, elements):
-            if syntax != RLE and not embeds_overlay(elements):
-                _require_bits_stored(frame, image.form)
-            native.write(_native(frame, image.form).data)
-            photometric = found
-        if native.tell() != image.form.frame_bytes * image.frames:
-            raise PixelsUndecodable("number of frames differs from Number of Frames")
+        packed = unused_bits.Packed() if image.one_bit else None
+        for frame in _frames(streams, syntax, image, whole_cells=whole_cells):
+            cells = _native(frame.cells, image.form)
+            native.write(cells.data if packed is None else packed.add(cells))
+            photometric = frame.photometric
+            bits_stored = max(bits_stored, frame.bits_stored)
+            is_lossy |= frame.is_lossy
+        if packed is not None:
+            native.write(packed.rest())
         native.write(b"\0" * (native.tell() % 2))
         native.flush()
         value = mapped(native)
     vr = b"OB" if image.form.bits_allocated <= 8 else b"OW"
     elements[PIXEL_DATA] = Element(tag=PIXEL_DATA, vr=vr, value=value)
     _describe(elements, image.form, photometric)
+    _describe_bits(elements, image, bits_stored)
+    return is_lossy
+
+
+def _streams(
+    fragments: list[memoryview], syntax: str, image: ImagePixel, elements: DataSet
+) -> list[encapsulation.Fragments]:
+    """Give each frame's fragments; more or less than Number of Frames are refused."""
+    if not fragments:
+        raise PixelsUndecodable("no fragments")
+    offsets = encapsulation.basic_offsets(fragments[0])
+    table = elements.get(EXTENDED_OFFSETS[0])
+    if not offsets and table is not None:
+        offsets = encapsulation.extended_offsets(table.value)
+    return encapsulation.by_frame(fragments[1:], offsets, image.frames, syntax)
 
 
 def _frames(
-    fragments: list[memoryview], syntax: str, image: ImagePixel, elements: DataSet
-) -> Iterator[tuple[Any, str]]:
-    """Yield the frames and the Photometric Interpretation of what they became."""
-    encapsulated = _encapsulated(fragments)
-    offsets = _extended_offsets(elements)
-    streams = generate_frames(encapsulated, number_of_frames=image.frames, extended_offsets=offsets)
-    whole_cells = syntax == RLE or embeds_overlay(elements)
-    if syntax in READERS:
-        yield from _read(streams, syntax, image.form, whole_cells=whole_cells)
-        return
-    for stream in streams:
-        codestream.require_size(stream, syntax, image.form)
-    options = _options(image) | ({} if offsets is None else {"extended_offsets": offsets})
-    # RLE keeps all bits as they were, and an overlay may lie in those above Bits Stored.
-    options["correct_unused_bits"] = not whole_cells
-    for frame, properties in get_decoder(syntax).iter_array(encapsulated, raw=True, **options):
-        found = _agreed(str(properties["photometric_interpretation"]), image.form)
-        if found.startswith("YBR") and syntax in JPEG_LOSSY:
-            yield convert_color_space(frame, "YBR_FULL", "RGB"), "RGB"
-        else:
-            yield frame, found
-
-
-def _read(
-    streams: Iterator[bytes], syntax: str, form: Form, *, whole_cells: bool
-) -> Iterator[tuple[Any, str]]:
-    for stream in streams:
-        codestream.require_size(stream, syntax, form)
-        named = form.samples > 1 and syntax in JPEG_LOSSLESS
-        found = _agreed(codestream.jpeg_colors(stream) if named else "", form)
-        cells = READERS[syntax](stream, form)
-        frame = cells if whole_cells else numbers(cells, form)
-        if frame is None:
-            raise PixelsUndecodable("codestream holds values beyond Bits Stored")
-        yield frame, "RGB" if found == "RGB" else form.photometric
-
-
-def _agreed(found: str, form: Form) -> str:
-    if found.startswith("YBR") and not form.photometric.startswith("YBR"):
-        # The codestream says YBR, the Data Set RGB, and toolkits trust either.
-        raise PixelsUndecodable("codestream contradicts Photometric Interpretation")
-    return found
-
-
-def _extended_offsets(elements: DataSet) -> tuple[bytes, bytes] | None:
-    first, second = (elements.get(tag) for tag in EXTENDED_OFFSETS)
-    return None if first is None or second is None else (bytes(first.value), bytes(second.value))
-
-
-def _options(image: ImagePixel) -> dict[str, Any]:
-    """Say what a decoder of pydicom's has to know, in its words."""
+    streams: Sequence[encapsulation.Fragments], syntax: str, image: ImagePixel, *, whole_cells: bool
+) -> Iterator[_Decoded]:
+    """Yield the frames and what they became."""
     form = image.form
-    return {
-        "rows": form.rows,
-        "columns": form.columns,
-        "samples_per_pixel": form.samples,
-        "bits_allocated": form.bits_allocated,
-        "bits_stored": form.bits_stored,
-        "pixel_representation": int(form.signed),
-        "planar_configuration": int(image.by_plane),
-        "photometric_interpretation": form.photometric,
-        "number_of_frames": image.frames,
-        "pixel_keyword": "PixelData",
-    }
+    for stream, samples, photometric in decoders.decoded(streams, syntax, image):
+        cells, bits_stored = samples, form.bits_stored
+        if not whole_cells:
+            cells, bits_stored = _fitted(stream, syntax, samples, form)
+        yield _Decoded(
+            cells=cells,
+            photometric=photometric,
+            bits_stored=bits_stored,
+            is_lossy=syntax in LOSSY and codestream.is_lossy(stream, syntax),
+        )
 
 
-def _encapsulated(fragments: list[memoryview]) -> bytes:
-    """Lay the fragments out in order again, as the decoders read them. PS3.5 A.4."""
-    pieces: list[bytes | memoryview] = []
-    for fragment in fragments:
-        pieces += [b"\xfe\xff\x00\xe0", len(fragment).to_bytes(4, "little"), fragment]
-    return b"".join(pieces)
-
-
-def _require_bits_stored(frame: Any, form: Form) -> None:
-    """Refuse values that readers of native Pixel Data would cut to Bits Stored."""
-    bits = form.bits_stored
-    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if form.signed else (0, (1 << bits) - 1)
-    if frame.size and not low <= int(frame.min()) <= int(frame.max()) <= high:
-        raise PixelsUndecodable("codestream holds values beyond Bits Stored")
+def _fitted(stream: bytes, syntax: str, samples: Any, form: Form) -> tuple[Any, int]:
+    """Give cells, and the Bits Stored that hold them."""
+    precision = codestream.precision(stream, syntax)
+    if syntax not in LOSSY:
+        return unused_bits.lossless(samples, precision, form)
+    signed = codestream.is_signed(stream, syntax)
+    return unused_bits.lossy(samples, precision, form, signed_stream=signed)
 
 
 def _native(frame: Any, form: Form) -> Any:
@@ -169,6 +148,13 @@ def _native(frame: Any, form: Form) -> Any:
     if frame.shape != form.shape or frame.dtype.itemsize > cell.itemsize:
         raise PixelsUndecodable("a frame differs from Rows, Columns or Bits Allocated")
     return np.ascontiguousarray(frame, dtype=cell)
+
+
+def _describe_bits(elements: DataSet, image: ImagePixel, bits_stored: int) -> None:
+    """Let Bits Stored hold what a lossy codec made, that readers of native Pixel Data cut nothing off."""
+    if bits_stored > image.form.bits_stored and image.high_bit == image.form.bits_stored - 1:
+        put(elements, BITS_STORED, b"US", bits_stored.to_bytes(2, "little"))
+        put(elements, HIGH_BIT, b"US", (bits_stored - 1).to_bytes(2, "little"))
 
 
 def _describe(elements: DataSet, form: Form, photometric: str) -> None:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from pacs.core.errors import EncodingUnproved
 from processing.codecs.registry import CODECS
-from processing.datasets import compare, compress, pixels, source, writing
+from processing.datasets import compare, compress, decoders, pixels, source, writing
 from processing.datasets.elements import DataSet
 from processing.datasets.syntaxes import COMPRESSED, DEFLATED, LOSSLESS, LOSSY, UNCOMPRESSED
 
@@ -23,7 +23,7 @@ Stored = tuple[str, int, str]
 
 def available_syntaxes() -> dict[str, list[str]]:
     """List the compressed transfer syntaxes that can be decoded and those that can be encoded here."""
-    return {"decoded": pixels.available(), "encoded": sorted(CODECS)}
+    return {"decoded": decoders.available(), "encoded": sorted(CODECS)}
 
 
 def convert(stored: Stored, target: str, output: str, folder: str, max_bytes: int) -> None:

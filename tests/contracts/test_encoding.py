@@ -56,7 +56,12 @@ REFUSED = {
     },
     "ColorsNotCarried": {"SC_ybr_full_422_uncompressed.dcm", "US-YBR_FULL_422-EVRLE.dcm"},
     "DepthNotCarried": {
-        *("liver_expb_1frame.dcm", "seg_image_cr_binary.dcm", "seg_image_ct_binary.dcm"),
+        *(
+            "liver_expb_1frame.dcm",
+            "liver_j2k.dcm",
+            "seg_image_cr_binary.dcm",
+            "seg_image_ct_binary.dcm",
+        ),
         *("SC_rgb_32bit.dcm", "SC_rgb_rle_32bit_2frame.dcm", "rtdose_1frame.dcm", "rtdose_rle.dcm"),
     },
     "UnusedBitsInUse": {"IM-0001-0001-0001.dcm"},

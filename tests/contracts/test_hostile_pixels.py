@@ -4,6 +4,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 from pydicom import Dataset
@@ -88,6 +89,46 @@ def test_truncated_codestreams(
         with pytest.raises(TranscodingFailed):
             converted(transcoder, packed(tmp_path, syntax, stream[:end]), EXPLICIT)
     assert usable(transcoder, tmp_path, syntax)
+
+
+@pytest.mark.parametrize("name", ["50", "51", "57", "70", "80", "81"])
+def test_a_stream_without_its_end_is_not_decoded(
+    transcoder: SandboxedTranscoder, tmp_path: Path, name: str
+) -> None:
+    """Decoders of JPEG make up what is missing, that of JPEG-LS looks for it for seconds."""
+    depth = {"BitsAllocated": 8, "BitsStored": 8} if name == "50" else {"BitsStored": 12}
+    stream = {
+        "50": lambda: imagecodecs.jpeg8_encode((IMAGE >> 4).astype("u1")),
+        "51": lambda: imagecodecs.jpeg8_encode(IMAGE, bitspersample=12),
+        "57": lambda: imagecodecs.jpeg8_encode(IMAGE, lossless=True, bitspersample=12),
+        "70": lambda: imagecodecs.jpeg8_encode(IMAGE, lossless=True, bitspersample=12),
+    }.get(name, lambda: imagecodecs.jpegls_encode(IMAGE))()
+    for padding in (b"", bytes(300)):
+        half = packed(tmp_path, ARC + name, bytes(stream[: len(stream) // 2]) + padding, **depth)
+        with pytest.raises(TranscodingFailed, match="CutOff"):
+            converted(transcoder, half, EXPLICIT)
+        whole = packed(tmp_path, ARC + name, bytes(stream) + padding, **depth)
+        assert len(read_back(converted(transcoder, whole, EXPLICIT), EXPLICIT).PixelData) > 4000
+
+
+def test_the_size_that_counts_is_that_of_the_stream_the_decoder_reads(
+    transcoder: SandboxedTranscoder, tmp_path: Path
+) -> None:
+    """Another one stands before it, in a box that is not the codestream's."""
+    stream = CODECS[ARC + "90"].encode(IMAGE, FORM)
+    file = bytes(imagecodecs.jpeg2k_encode(IMAGE, level=0, codecformat="jp2", reversible=True))
+    at = file.index(b"jp2c") - 4
+    decoy = struct.pack(">I", 8 + len(stream)) + b"xml " + stream
+    sound = packed(tmp_path, ARC + "90", file[:at] + decoy + file[at:])
+    back = read_back(converted(transcoder, sound, EXPLICIT), EXPLICIT)
+    assert np.array_equal(back.pixel_array, IMAGE)
+    hidden = packed(tmp_path, ARC + "90", file[:at] + decoy + enlarged(file[at:], ARC + "90"))
+    with pytest.raises(TranscodingFailed, match="SizeContradicted"):
+        converted(transcoder, hidden, EXPLICIT)
+    for box in (0, 4, 1 << 31):  # boxes that lead nowhere
+        source = packed(tmp_path, ARC + "90", file[:12] + struct.pack(">I", box) + file[16:])
+        with pytest.raises(TranscodingFailed, match="SizeContradicted"):
+            converted(transcoder, source, EXPLICIT)
 
 
 def test_damaged_codestreams(transcoder: SandboxedTranscoder, tmp_path: Path, syntax: str) -> None:

@@ -28,9 +28,11 @@ from tests.transcoding import (
     EXPLICIT,
     IMPLICIT,
     OUTSIDE,
+    OVERSHOT,
     PLAIN,
     RLE,
     SAMPLES,
+    UNSAID,
     converted,
     element,
     encoded,
@@ -191,6 +193,15 @@ def flat(ds: Dataset) -> dict[int, object]:
     return found
 
 
+def mended(path: str) -> dict[int, object]:
+    """What decoding makes true in a Data Set, raw."""
+    name = Path(path).name
+    changes: dict[int, object] = {0x0028_2110: b"01"} if name in UNSAID else {}
+    if bits := OVERSHOT.get(name):
+        changes |= {0x0028_0101: struct.pack("<H", bits), 0x0028_0102: struct.pack("<H", bits - 1)}
+    return changes
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_samples_keep_every_element_in_pydicoms_eyes(transcoder: SandboxedTranscoder) -> None:
     if not SAMPLES.is_dir():
@@ -202,7 +213,7 @@ def test_samples_keep_every_element_in_pydicoms_eyes(transcoder: SandboxedTransc
             continue  # pydicom's raw values are in the source's order; it drops an unended element
         for target in (IMPLICIT, EXPLICIT):
             result = read_back(converted(transcoder, source, target), target)
-            assert flat(result) == flat(dcmread(source[0])), source[0]
+            assert flat(result) == flat(dcmread(source[0])) | mended(source[0]), source[0]
             compared += 1
     assert compared > 200
 
@@ -289,14 +300,17 @@ def test_lossy_samples_are_what_another_library_decodes(transcoder: SandboxedTra
         shape = ours.shape if count == 1 else ours.shape[1:]
         frames = generate_frames(original.PixelData, number_of_frames=count)
         other = np.stack([decoded_otherwise(one, source[2], shape) for one in frames])
-        mask = (1 << original.BitsStored) - 1
+        mask = (1 << result.BitsStored) - 1
         left, right = (one.astype(np.int64) & mask for one in (ours, other.reshape(ours.shape)))
         rounding = source[2] in (ARC + "50", ARC + "51")
         shared = str(original.PhotometricInterpretation) == "YBR_FULL_422"
         assert np.abs(left - right).max() <= (8 if shared else 2 if rounding else 0), source[0]
         assert np.abs(left - right).mean() < 0.1, source[0]
-        for keyword in ("SOPInstanceUID", "LossyImageCompression"):
-            assert result.get(keyword) == original.get(keyword)
+        assert result.SOPInstanceUID == original.SOPInstanceUID
+        unsaid = Path(source[0]).name in UNSAID
+        assert result.get("LossyImageCompression") == (
+            "01" if unsaid else original.LossyImageCompression
+        )
         compared.add(source[2])
     assert compared == LOSSY
 

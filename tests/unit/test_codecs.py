@@ -1,5 +1,6 @@
 """Codecs give back every sample they take, and refuse what their syntax does not carry."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -226,6 +227,41 @@ def test_no_bytes_make_the_size_check_fail_otherwise(syntax: str, stream: bytes)
     except SizeContradicted:
         return
     raise AssertionError("random bytes of the right size")
+
+
+@given(
+    head=st.sampled_from([b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "]), rest=st.binary()
+)
+@pytest.mark.parametrize("syntax", [ARC + "50", ARC + "81", ARC + "91", ARC + "203"])
+def test_no_bytes_make_a_codestream_fail_otherwise(syntax: str, head: bytes, rest: bytes) -> None:
+    stream = head + rest
+    for ask in (codestream.precision, codestream.is_lossy):
+        with suppress(SizeContradicted):
+            assert 0 <= ask(stream, syntax) <= 255
+    assert codestream.ends(memoryview(stream + b"\xff\xd9\0"), syntax)
+    assert not codestream.begins(memoryview(stream), RLE)
+
+
+@pytest.mark.parametrize("syntax", sorted(set(CODECS) - {RLE}))
+@pytest.mark.parametrize("bits", [9, 12, 16])
+def test_codestreams_say_their_precision_and_that_they_lost_nothing(syntax: str, bits: int) -> None:
+    form = replace(GRAY, rows=40, columns=40, bits_stored=bits)
+    stream = CODECS[syntax].encode(noise(form, 3), form)
+    assert codestream.precision(stream, syntax) == bits
+    assert not codestream.is_lossy(stream, syntax)
+    assert codestream.begins(memoryview(stream), syntax)
+    assert codestream.ends(memoryview(stream + bytes(9)), syntax)
+
+
+@pytest.mark.parametrize("bits", [9, 12])
+def test_signs_are_repeated_in_a_jpeg_ls_stream_of_whole_cells(bits: int) -> None:
+    """So small an image is written with a precision of its cells, which hold the sign then."""
+    form = replace(GRAY, rows=1, columns=1, bits_stored=bits, signed=True)
+    samples = np.full(form.shape, -5, form.cell)
+    stream = CODECS[ARC + "80"].encode(samples, form)
+    assert codestream.precision(stream, ARC + "80") == 16
+    assert READERS[ARC + "80"](stream, form).tolist() == [[-5]]
+    assert CODECS[ARC + "80"].decode(stream, form).tolist() == [[-5]]
 
 
 @pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
