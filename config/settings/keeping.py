@@ -140,5 +140,7 @@ class Retrieve(Section, frozen=True, kw_only=True):
             Literal["jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless", "jpeg-lossless-57", "rle"],
             ...,
         ],
-        Meta(description="Our choice for peers that get compressed what is stored uncompressed"),
+        Meta(
+            description="Our choice for peers that get compressed what is stored in no JPEG that they take"
+        ),
     ] = ("jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless", "jpeg-lossless-57", "rle")
