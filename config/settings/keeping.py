@@ -129,6 +129,12 @@ class Retrieve(Section, frozen=True, kw_only=True):
             description="Processor time it may use besides for each million samples of its pixels, in seconds"
         ),
     ] = 2.0
+    pending_interval_s: Annotated[
+        Annotated[float, Meta(ge=0.1, le=60)],
+        Meta(
+            description="Pending responses are repeated so often while no sub-operation ends, in seconds"
+        ),
+    ] = 15.0
     converters: Annotated[
         Annotated[int, Meta(ge=0, le=1_024)],
         Meta(

@@ -125,7 +125,8 @@ names, timezone query adjustment, enhanced multi-frame image conversion. Each ac
 
 _RETRIEVE: Final = """
 Extended negotiation: relational retrieval (byte 1) is accepted. Without it every unique key above the level must be
-given. Pending responses (0xFF00) follow each sub-operation, with all four counters, each at most 65535. At the end 0x0000;
+given. Pending responses (0xFF00) follow each sub-operation, with all four counters, each at most 65535; the last one comes
+again every `retrieve.pending_interval_s` while none ends. At the end 0x0000;
 0xB000 where some sub-operations failed or had warnings; 0xA702 where all failed; 0xFE00 after a C-CANCEL, obeyed before
 the next sub-operation.
 

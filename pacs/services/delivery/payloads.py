@@ -73,6 +73,10 @@ class Payloads:
             expected_bytes += size_bytes
         return self.ahead.begin(lambda: self.made(held, accepts), expected_bytes)
 
+    def begin_now(self, held: Held, accepts: Accepts) -> Making | None:
+        """Have one made whose turn has come; ``None`` where nothing is begun any more."""
+        return self.ahead.begin_now(lambda: self.made(held, accepts))
+
     @contextmanager
     def made(self, held: Held, accepts: Accepts) -> Iterator[Payload]:
         """Yield it in a syntax the receiver takes.

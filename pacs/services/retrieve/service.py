@@ -64,7 +64,7 @@ class Retrieve:
         """Send the selection to the peer ``destination``.
 
         Yields the counters, first of all untouched, then after each
-        sub-operation, at the end as ``over``. Raises ``DestinationUnknown``,
+        sub-operation and now and then while none ends, at the end as ``over``. Raises ``DestinationUnknown``,
         ``TooManyMatches``, ``IdentifierInvalid`` or ``RecordsFailed`` before
         the first yield. What cannot be sent is counted as failed and named.
         ``cancelled`` is asked between the yields, by the same thread.
@@ -91,8 +91,8 @@ class Retrieve:
                     if one is not None:
                         tally.count(one)
                         tally.vanished(shipment.vanished())
-                        if not shipment.stopped:
-                            yield tally.progress()
+                    if not shipment.stopped:
+                        yield tally.progress()
         except PeerUnreachable as failure:
             LOGGER.info("destination-unreachable why=%s", failure)
         if not shipment.stopped:
@@ -117,9 +117,10 @@ class Retrieve:
             yield tally.progress()
             tally.withhold()
             with closing(sending) as way:
-                while (sent := way.send_next()) is not None:
-                    tally.count(sent)
-                    tally.vanished(waiting.vanished())
+                for one in way.sent():
+                    if one is not None:
+                        tally.count(one)
+                        tally.vanished(waiting.vanished())
                     if way.broken:
                         raise PeerUnreachable("the association has ended")
                     if tally.remaining and cancelled():
