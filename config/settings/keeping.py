@@ -156,6 +156,6 @@ class Retrieve(Section, frozen=True, kw_only=True):
             ...,
         ],
         Meta(
-            description="Our choice for peers that get compressed what is stored in no JPEG that they take"
+            description="Our choice for peers that get compressed what is not stored in a compressed form that they take"
         ),
     ] = ("jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless", "jpeg-lossless-57", "rle")

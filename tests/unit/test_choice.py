@@ -75,7 +75,7 @@ def choice(encoding: PeerEncoding, settings: Retrieve | None = None) -> Choice:
         (COMPRESSED, J70, (EXPLICIT, J80, J70), [J70, J80, EXPLICIT]),
         (COMPRESSED, HT, (EXPLICIT, J70, J90, J80), [J80, J90, J70, EXPLICIT]),
         (COMPRESSED, RPCL, (EXPLICIT, J80, RPCL), [RPCL, J80, EXPLICIT]),
-        (COMPRESSED, RLE, (RLE, J80, EXPLICIT), [J80, RLE, EXPLICIT]),
+        (COMPRESSED, RLE, (RLE, J80, EXPLICIT), [RLE, J80, EXPLICIT]),
         (COMPRESSED, J50, (EXPLICIT, J80, J50), [J50, EXPLICIT]),
         (COMPRESSED, DEFLATED, (EXPLICIT, J80, DEFLATED), [DEFLATED, J80, EXPLICIT]),
         (COMPRESSED, J50, (IMPLICIT, J80, J70), [IMPLICIT]),
@@ -101,9 +101,9 @@ def test_what_a_lossy_codec_made_is_never_compressed_again(
     assert source in forms
 
 
-@pytest.mark.parametrize("source", [J57, J70, J80, J90, HT, RPCL])
+@pytest.mark.parametrize("source", [J57, J70, J80, J90, HT, RPCL, RLE])
 @pytest.mark.parametrize("encoding", [AS_STORED, COMPRESSED])
-def test_a_stored_jpeg_is_sent_as_it_lies_where_it_is_taken(
+def test_what_is_stored_compressed_is_sent_as_it_lies_where_it_is_taken(
     encoding: PeerEncoding, source: TransferSyntaxUID
 ) -> None:
     everything = (EXPLICIT, IMPLICIT, J57, J70, J80, J90, HT, RPCL, RLE)

@@ -31,8 +31,6 @@ _RECODABLE: Final = NATIVE | {  # whose samples are by definition those that wen
     TransferSyntaxUID("1.2.840.10008.1.2.4.202"),
     *LOSSLESS.values(),
 }
-_IN_ITS_TURN: Final = NATIVE | {LOSSLESS["rle"]}
-"""What no JPEG made: for a slow line there is better, and stored JPEG is sent as it lies."""
 _WITHOUT_PIXELS: Final = tuple(  # PS3.4 Table B.5-1: these families have no Pixel Data
     f"1.2.840.10008.5.1.4.1.1.{family}."
     for family in ("9", "11", "88", "104")  # waveforms, presentation states, SR, documents
@@ -112,8 +110,7 @@ class Choice:
         others = (*FALLBACKS, DEFLATED, BIG_ENDIAN, *smaller)
         preferred: tuple[TransferSyntaxUID, ...]
         if self._encoding is PeerEncoding.COMPRESSED:
-            as_it_lies = () if source in _IN_ITS_TURN else (source,)
-            preferred = (*as_it_lies, *smaller, source)
+            preferred = (*smaller, source) if source in NATIVE else (source, *smaller)
         elif self._encoding is PeerEncoding.UNCOMPRESSED and source not in NATIVE:
             preferred = (*FALLBACKS, source)
         elif source in accepted:
