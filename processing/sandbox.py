@@ -15,7 +15,8 @@ import threading
 import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
+from typing import IO, NamedTuple
 
 from processing import sandbox_worker
 
@@ -23,6 +24,8 @@ _MAX_ANSWER_BYTES = 1 << 20
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 _CPU_PER_SECOND = max(1, min(os.cpu_count() or 1, 4))
 """Processor seconds a task may use in a second: a codec may run several threads."""
+_WALL_PER_CPU = 8
+"""Seconds by the clock for each processor second a task may need: others want the processors, too."""
 
 
 class TaskFailed(Exception):
@@ -38,7 +41,11 @@ class TaskFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What one task may use."""
+    """What one task may use.
+
+    ``timeout_s`` is by the clock; a task of known size may go on as long as its
+    processor time lasts, and must not rest that long.
+    """
 
     timeout_s: float
     memory_bytes: int
@@ -65,14 +72,16 @@ class Sandbox:
         self._lock = threading.Lock()
         self._closed = False
 
-    def run(self, name: str, *arguments: object) -> object:
+    def run(self, name: str, *arguments: object, cpu_s: float | None = None) -> object:
         """Run "module:function" in a worker and give its result. Raises ``TaskFailed``.
 
+        With ``cpu_s`` it may use so much processor time, however busy the machine is: by the
+        clock it has a multiple of that, as long as it does not rest for ``timeout_s``.
         Waiting for a free worker does not count against the task's time, but
         waits no longer than the tasks before it may take.
         """
         try:
-            return self._threads.submit(self._run_here, name, arguments).result()
+            return self._threads.submit(self._run_here, name, arguments, cpu_s).result()
         except (RuntimeError, CancelledError) as error:
             raise TaskFailed("the sandbox is closed") from error
 
@@ -93,10 +102,15 @@ class Sandbox:
                 worker.end()
             self._workers.clear()
 
-    def _run_here(self, name: str, arguments: tuple[object, ...]) -> object:
+    def _run_here(self, name: str, arguments: tuple[object, ...], cpu_s: float | None) -> object:
         worker = self._worker()
+        timeout_s = self._bounds.timeout_s
+        if cpu_s is None:
+            patience = _Patience(timeout_s * _CPU_PER_SECOND, timeout_s, timeout_s)
+        else:
+            patience = _Patience(cpu_s, cpu_s * _WALL_PER_CPU, timeout_s)
         try:
-            answer = worker.ask(name, arguments, self._bounds.timeout_s)
+            answer = worker.ask(name, arguments, patience)
         except BaseException as error:
             self._drop(worker)
             if isinstance(error, (OSError, ValueError)):
@@ -141,6 +155,14 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"}
 
 
+class _Patience(NamedTuple):
+    """What one task may use of the processor and of the clock, and how long it may rest."""
+
+    cpu_s: float
+    wall_s: float
+    idle_s: float
+
+
 class _Worker:
     """One process and the pipes to it. Used by one thread, killed by any."""
 
@@ -163,12 +185,15 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, name: str, arguments: tuple[object, ...], timeout_s: float) -> dict[str, object]:
+    def ask(
+        self, name: str, arguments: tuple[object, ...], patience: _Patience
+    ) -> dict[str, object]:
         """Send one task and wait. Raises ``OSError`` or ``ValueError`` when no answer comes."""
-        deadline = time.monotonic() + timeout_s
-        task = json.dumps((name, arguments, timeout_s * _CPU_PER_SECOND)).encode()
+        deadline = time.monotonic() + patience.wall_s
+        task = json.dumps((name, arguments, patience.cpu_s)).encode()
         self._requests.write(sandbox_worker.HEADER.pack(len(task)) + task)
         self._requests.flush()
+        self._await_answer(deadline, patience.idle_s)
         (length,) = sandbox_worker.HEADER.unpack(
             self._receive(sandbox_worker.HEADER.size, deadline)
         )
@@ -179,13 +204,28 @@ class _Worker:
             raise ValueError("answer is no record")
         return answer
 
-    def _receive(self, length: int, deadline: float) -> bytes:
-        received = bytearray()
+    def _await_answer(self, deadline: float, idle_s: float) -> None:
+        """Wait until something comes. Raises ``TimeoutError``, early where the process does nothing."""
+        used = self._used_ticks()
+        while not self._is_readable(min(deadline, time.monotonic() + idle_s)):
+            before, used = used, self._used_ticks()
+            if used == before or time.monotonic() >= deadline:
+                raise TimeoutError("the task took too long, or came to rest")
+
+    def _used_ticks(self) -> int:
+        """Tell the processor time used until now, as the kernel counts it: proc(5), utime and stime."""
+        said = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(said[11]) + int(said[12])
+
+    def _is_readable(self, deadline: float) -> bool:
         poller = select.poll()
         poller.register(self._answers, select.POLLIN)
+        return bool(poller.poll(max(0.0, deadline - time.monotonic()) * 1000))
+
+    def _receive(self, length: int, deadline: float) -> bytes:
+        received = bytearray()
         while len(received) < length:
-            left_ms = max(0.0, deadline - time.monotonic()) * 1000
-            if not poller.poll(left_ms):
+            if not self._is_readable(deadline):
                 raise TimeoutError("the task took too long")
             piece = os.read(self._answers.fileno(), length - len(received))
             if not piece:

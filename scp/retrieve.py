@@ -4,6 +4,7 @@ Turns an identifier into a selection, a selection's progress into responses.
 It decides nothing about what is delivered or how it is encoded.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 
@@ -53,21 +54,27 @@ def relational_retrieval(application_information: bytes) -> bytes:
     return b"\x01" if application_information[:1] == b"\x01" else b"\x00"
 
 
-def move(request: Request, retrieve: Retrieve, max_uids: int) -> Iterator[Response]:
+def move(
+    request: Request, retrieve: Retrieve, max_uids: int, pending_interval_s: float
+) -> Iterator[Response]:
     """Answer one C-MOVE."""
     destination = AETitle(str(request.fields.get("MoveDestination", "")).strip())
     originator = Originator(ae_title=request.caller.ae_title, message_id=request.message_id)
     selection = _selection(request, max_uids)
     return _answers(
-        retrieve.move(request.caller, selection, destination, originator, request.cancelled)
+        retrieve.move(request.caller, selection, destination, originator, request.cancelled),
+        pending_interval_s,
     )
 
 
-def get(request: Request, retrieve: Retrieve, max_uids: int) -> Iterator[Response]:
+def get(
+    request: Request, retrieve: Retrieve, max_uids: int, pending_interval_s: float
+) -> Iterator[Response]:
     """Answer one C-GET."""
     selection = _selection(request, max_uids)
     delivery = request.association.delivery()
-    return _answers(retrieve.get(request.caller, selection, delivery, request.cancelled))
+    progress = retrieve.get(request.caller, selection, delivery, request.cancelled)
+    return _answers(progress, pending_interval_s)
 
 
 def _selection(request: Request, max_uids: int) -> Selection:
@@ -79,13 +86,19 @@ def _selection(request: Request, max_uids: int) -> Selection:
     )
 
 
-def _answers(progress: Iterator[Progress]) -> Iterator[Response]:
-    """One pending response after each sub-operation, and the final one."""
-    next(progress)  # untouched; what speaks against the request as a whole is raised here
+def _answers(progress: Iterator[Progress], pending_interval_s: float) -> Iterator[Response]:
+    """One pending response after each sub-operation, the last one again while none ends, and the final one.
+
+    The standard leaves the interval to us (PS3.4 Sections C.4.2.3.1, C.4.3.3.1); many peers
+    give up after a minute without a word, and making what is sent next may take longer.
+    """
+    told = next(progress)  # untouched; what speaks against the request as a whole is raised here
+    told_s = time.monotonic()
     for one in progress:
         if one.over:
             yield _response(_final_status(one), one, with_remaining=bool(one.remaining))
-        elif one.remaining:
+        elif one.remaining and (one != told or time.monotonic() >= told_s + pending_interval_s):
+            told, told_s = one, time.monotonic()
             yield _response(_PENDING, one, with_remaining=True)
 
 
@@ -127,7 +140,7 @@ def _failed_list(progress: Progress) -> Dataset | None:
     return identifier
 
 
-def service_class(retrieve: Retrieve, *, max_uids: int) -> ServiceClass:
+def service_class(retrieve: Retrieve, *, max_uids: int, pending_interval_s: float) -> ServiceClass:
     """Attach the service: C-MOVE and C-GET in Patient Root and Study Root."""
     return ServiceClass(
         name="Query/Retrieve: retrieve",
@@ -140,8 +153,15 @@ def service_class(retrieve: Retrieve, *, max_uids: int) -> ServiceClass:
             ),
         ),
         operations={
-            Operation.C_MOVE: partial(move, retrieve=retrieve, max_uids=max_uids),
-            Operation.C_GET: partial(get, retrieve=retrieve, max_uids=max_uids),
+            Operation.C_MOVE: partial(
+                move,
+                retrieve=retrieve,
+                max_uids=max_uids,
+                pending_interval_s=pending_interval_s,
+            ),
+            Operation.C_GET: partial(
+                get, retrieve=retrieve, max_uids=max_uids, pending_interval_s=pending_interval_s
+            ),
         },
         rights={Operation.C_MOVE: Right.RECEIVE, Operation.C_GET: Right.RECEIVE},
         statuses=STATUSES,

@@ -117,9 +117,24 @@ class Retrieve(Section, frozen=True, kw_only=True):
     transcode_max_bytes: Annotated[
         Bytes, Meta(description="Largest instance converted for a receiver")
     ] = 2_147_483_648
-    transcode_timeout_s: Annotated[Seconds, Meta(description="Time one conversion may take")] = (
-        120.0
-    )
+    transcode_timeout_s: Annotated[
+        Seconds,
+        Meta(
+            description="Processor time one conversion may use besides that for its pixels, and how long it may rest"
+        ),
+    ] = 120.0
+    transcode_s_per_megapixel: Annotated[
+        Annotated[float, Meta(ge=0, le=3_600)],
+        Meta(
+            description="Processor time it may use besides for each million samples of its pixels, in seconds"
+        ),
+    ] = 2.0
+    pending_interval_s: Annotated[
+        Annotated[float, Meta(ge=0.1, le=60)],
+        Meta(
+            description="Pending responses are repeated so often while no sub-operation ends, in seconds"
+        ),
+    ] = 15.0
     converters: Annotated[
         Annotated[int, Meta(ge=0, le=1_024)],
         Meta(
@@ -140,5 +155,7 @@ class Retrieve(Section, frozen=True, kw_only=True):
             Literal["jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless", "jpeg-lossless-57", "rle"],
             ...,
         ],
-        Meta(description="Our choice for peers that get compressed what is stored uncompressed"),
+        Meta(
+            description="Our choice for peers that get compressed what is not stored in a compressed form that they take"
+        ),
     ] = ("jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless", "jpeg-lossless-57", "rle")

@@ -19,6 +19,7 @@ from pacs.core.work import Postpone, Retry
 from pacs.jobs.kinds import JobKind, Schedule
 from pacs.services.compress import Compression, Tally, Tidying
 from pacs.services.compress.reencode import Reencoder
+from processing.datasets.allowance import Allowance
 from storage.database.compress import FormTable
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def compression(archive: "Archive") -> Compression:
         ),
         audit=archive.audit,
         workers=os.cpu_count() or 1,
-        task_timeout_s=archive.settings.retrieve.transcode_timeout_s,
+        task_s=Allowance(archive.settings.retrieve).for_samples,  # a sample has a byte at least
     )
 
 

@@ -125,7 +125,8 @@ names, timezone query adjustment, enhanced multi-frame image conversion. Each ac
 
 _RETRIEVE: Final = """
 Extended negotiation: relational retrieval (byte 1) is accepted. Without it every unique key above the level must be
-given. Pending responses (0xFF00) follow each sub-operation, with all four counters, each at most 65535. At the end 0x0000;
+given. Pending responses (0xFF00) follow each sub-operation, with all four counters, each at most 65535; the last one comes
+again every `retrieve.pending_interval_s` while none ends. At the end 0x0000;
 0xB000 where some sub-operations failed or had warnings; 0xA702 where all failed; 0xFE00 after a C-CANCEL, obeyed before
 the next sub-operation.
 
@@ -137,7 +138,7 @@ the next sub-operation.
 - What the receiver takes in its stored transfer syntax is sent byte for byte as it was received, unless the peer was
   entered to get images compressed or uncompressed. Otherwise it is decompressed, where that is possible (see below), or
   compressed without loss where the receiver takes nothing else; else the sub-operation fails. Nothing is ever compressed
-  with loss, and what is stored compressed is never compressed again. In a C-GET the calling AE title names the peer.
+  with loss, and what was compressed with loss is never compressed again. In a C-GET the calling AE title names the peer.
 - A destination that cannot be reached fails every sub-operation: 0xA702.
 - A Move Destination that the caller's contract does not name is answered 0xA801, as one that does not exist.
 - An image whose Rows or Columns exceed what the purpose allows is found, and delivered as a derived image within it: in its own

@@ -47,7 +47,9 @@ OURS: tuple[Extension, ...] = (
     _service(
         "retrieve",
         lambda archive: retrieve.service_class(
-            archive.retrieve, max_uids=archive.settings.query.max_uids
+            archive.retrieve,
+            max_uids=archive.settings.query.max_uids,
+            pending_interval_s=archive.settings.retrieve.pending_interval_s,
         ),
     ),
     Extension(name="chores", attach=chores.attach),

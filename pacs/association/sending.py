@@ -19,7 +19,7 @@ from pacs.association.exchange import Exchange
 from pacs.association.message import Operation
 from pacs.association.pdu import COMMAND, LAST, P_DATA_HEADER_BYTES, p_data_header
 from pacs.association.rate import Rate
-from pacs.core.errors import InstanceNotFound, PeerRefused, PeerUnreachable
+from pacs.core.errors import InstanceNotFound, PeerLeft, PeerRefused, PeerUnreachable
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
 from pacs.core.records import Originator, Payload, SendOutcome
 
@@ -104,7 +104,7 @@ class AssociationDelivery:
         """Send one Data Set, wait for the response and give the peer's Status.
 
         Raises ``PeerUnreachable`` when the association died or nothing came
-        within the DIMSE timeout, ``PeerRefused`` where no context has the
+        within the DIMSE timeout, ``PeerLeft`` when it had died before, ``PeerRefused`` where no context has the
         payload's class and syntax, ``InstanceNotFound`` where its file cannot
         be opened or has another length; the last two leave the association
         usable.
@@ -162,7 +162,7 @@ class AssociationDelivery:
         """
         exchange = self._exchange
         if not source.is_read_ahead:  # else the peer was heard a moment ago
-            exchange.look()
+            self._require_peer()
         message_id = exchange.next_message_id()
         command = encode_request(
             Operation.C_STORE,
@@ -191,6 +191,13 @@ class AssociationDelivery:
             exchange.send_pieces(pieces)
             pieces = []
         return message_id
+
+    def _require_peer(self) -> None:
+        """Look whether the peer is still there. Raises ``PeerLeft``."""
+        try:
+            self._exchange.look()
+        except PeerUnreachable as failure:
+            raise PeerLeft(str(failure)) from failure
 
     def _await_turn(self, rate: Rate, size_bytes: int) -> None:
         """Wait until the peer's rate lets so much out; whatever happens meanwhile is noticed at once."""

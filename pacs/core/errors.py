@@ -139,6 +139,10 @@ class PeerUnreachable(PacsError):
     peer_comment = "Destination could not be reached"
 
 
+class PeerLeft(PeerUnreachable):
+    """The association had ended before anything of what was to be sent next left here."""
+
+
 class PeerRefused(PacsError):
     """The peer answered, and refused."""
 

@@ -32,6 +32,7 @@ class Delivery(Protocol):
     ) -> SendOutcome:
         """Send one Data Set. Raises ``PeerUnreachable`` when the way is closed for good.
 
+        ``PeerLeft`` where it was closed before anything of this one had left.
         ``following`` is asked, while the receiver's response is awaited, for
         what will be sent next, so that it is open and its beginning read by
         then; it does not raise.

@@ -19,6 +19,7 @@ from pacs.core.errors import (
 )
 from pacs.core.restoring import Stored
 from processing.datasets import recipe as recipes
+from processing.datasets.allowance import Allowance
 from processing.sandbox import Sandbox, TaskFailed
 
 _TASKS = "processing.datasets.restore"
@@ -29,15 +30,19 @@ _TRANSIENT = frozenset(("", "MemoryError", "OSError", "FileNotFoundError"))
 class SandboxedRestorer:
     """Makes Data Sets as received again; may be used from many threads at once."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path, *, prefix: str, max_bytes: int) -> None:
+    def __init__(
+        self, sandbox: Sandbox, folder: Path, *, prefix: str, allowance: Allowance
+    ) -> None:
         self._sandbox = sandbox
+        self._allowance = allowance
         self._folder = folder
         self._prefix = prefix
-        self._max_bytes = max_bytes
+        self._max_bytes = allowance.max_bytes
 
     def recipe(self, original: Stored, form: Stored) -> str:
         """Say how ``original`` is made of ``form``. Raises ``TranscodingFailed``; proves nothing."""
-        text = self._run("recipe_for", original, form, self._max_bytes)
+        arguments = (original, form, self._max_bytes)
+        text = self._run("recipe_for", *arguments, works_on=(original, form))
         if not isinstance(text, str):
             raise TranscodingFailed("no recipe was made")
         return text
@@ -50,7 +55,8 @@ class SandboxedRestorer:
         """
         output = self._new_file()
         try:
-            self._run("restored", form, recipe, output, self._prepared(), self._max_bytes)
+            arguments = (form, recipe, output, self._prepared(), self._max_bytes)
+            self._run("restored", *arguments, works_on=(form,))
             yield output
         finally:
             Path(output).unlink(missing_ok=True)
@@ -74,9 +80,10 @@ class SandboxedRestorer:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return str(self._folder)
 
-    def _run(self, task: str, *arguments: object) -> object:
+    def _run(self, task: str, *arguments: object, works_on: tuple[Stored, ...]) -> object:
+        cpu_s = self._allowance.cpu_s(*works_on)
         try:
-            return self._sandbox.run(f"{_TASKS}:{task}", *arguments)
+            return self._sandbox.run(f"{_TASKS}:{task}", *arguments, cpu_s=cpu_s)
         except TaskFailed as error:
             raise as_pacs_error(error) from error
 

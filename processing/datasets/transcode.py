@@ -15,6 +15,7 @@ from pathlib import Path
 from config.settings import Retrieve
 from pacs.core.errors import EncodingUnproved, TranscodingFailed, TranscodingInterrupted
 from pacs.core.identifiers import TransferSyntaxUID
+from processing.datasets.allowance import Allowance, Stored
 from processing.datasets.restorer import SandboxedRestorer, as_pacs_error
 from processing.datasets.syntaxes import COMPRESSED, LOSSLESS, UNCOMPRESSED
 from processing.sandbox import Bounds, Sandbox, TaskFailed
@@ -49,8 +50,9 @@ class SandboxedTranscoder:
             ),
             workers=retrieve.converters,
         )
+        self._allowance = Allowance(retrieve)
         self.restorer = SandboxedRestorer(
-            self._sandbox, work_folder, prefix=_PREFIX, max_bytes=self._max_bytes
+            self._sandbox, work_folder, prefix=_PREFIX, allowance=self._allowance
         )
 
     def sweep(self) -> None:
@@ -99,7 +101,8 @@ class SandboxedTranscoder:
         if not {left[2], right[2]} <= UNCOMPRESSED | COMPRESSED:
             return False
         try:
-            return self._run("same_content", left, right, self._prepared(), self._max_bytes) is True
+            arguments = (left, right, self._prepared(), self._max_bytes)
+            return self._run("same_content", *arguments, works_on=(left, right)) is True
         except (TaskFailed, OSError):
             return False
 
@@ -107,9 +110,10 @@ class SandboxedTranscoder:
         """End the workers. Conversions under way fail."""
         self._sandbox.close()
 
-    def _convert(self, stored: tuple[str, int, str], target: str, output: str) -> None:
+    def _convert(self, stored: Stored, target: str, output: str) -> None:
+        arguments = (stored, target, output, str(self._folder), self._max_bytes)
         try:
-            self._run("convert", stored, target, output, str(self._folder), self._max_bytes)
+            self._run("convert", *arguments, works_on=(stored,))
         except TaskFailed as error:
             failure = as_pacs_error(error)
             if isinstance(failure, EncodingUnproved):
@@ -142,5 +146,6 @@ class SandboxedTranscoder:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return str(self._folder)
 
-    def _run(self, task: str, *arguments: object) -> object:
-        return self._sandbox.run(f"{_TASKS}:{task}", *arguments)
+    def _run(self, task: str, *arguments: object, works_on: tuple[Stored, ...] = ()) -> object:
+        cpu_s = self._allowance.cpu_s(*works_on)
+        return self._sandbox.run(f"{_TASKS}:{task}", *arguments, cpu_s=cpu_s)

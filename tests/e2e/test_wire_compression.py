@@ -477,6 +477,13 @@ def test_what_others_compressed_is_fetched_uncompressed_as_the_original(
         assert back.file_meta.TransferSyntaxUID == EXPLICIT
         assert np.array_equal(samples_of(back), samples_of(Dataset(one))), name
         assert "LossyImageCompression" not in back
+    # One context with several syntaxes: chosen before it is known what is stored, by the entry alone.
+    option = next(one for one, named in GETTING.items() if named == syntax)
+    stranger = by_uid(getscu(site, peer_tool, tmp_path / "stranger", study, option))
+    assert {dcmread(one).file_meta.TransferSyntaxUID for one in stranger.values()} == {EXPLICIT}
+    less = by_uid(getscu(site, peer_tool, tmp_path / "c", study, "-aet", "WANTSLESS", option))
+    for name, one in originals.items():
+        assert data_set_of(less[str(one.SOPInstanceUID)]) == data_set_of(packed[name]), name
     lies = site.moved("EVERYTHING", study, len(originals))
     for name, one in originals.items():
         as_sent, as_taken = data_set_of(packed[name]), data_set_of(lies[str(one.SOPInstanceUID)])

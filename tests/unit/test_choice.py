@@ -18,20 +18,26 @@ AS_STORED, COMPRESSED, UNCOMPRESSED = (
     PeerEncoding.UNCOMPRESSED,
 )
 CT, SR, CAPTURE = (SOPClassUID(f"1.2.840.10008.5.1.4.1.1.{end}") for end in ("2", "88.11", "7"))
-EXPLICIT, IMPLICIT, BIG, DEFLATED, J50, J57, J70, J80, J90, HT, RLE = (
+EXPLICIT, IMPLICIT, BIG, DEFLATED, J50, J57, J70, J80, J81, J90, J91, HT, RPCL, HTLOSSY, RLE = (
     TransferSyntaxUID(f"1.2.840.10008.1.2{end}")
     for end in (
         *(".1", "", ".2", ".1.99", ".4.50"),
-        *(".4.57", ".4.70", ".4.80", ".4.90", ".4.201", ".5"),
+        *(".4.57", ".4.70", ".4.80", ".4.81", ".4.90", ".4.91", ".4.201", ".4.202", ".4.203"),
+        ".5",
     )
 )
 
 
+LOSSY = (J50, J81, J91, HTLOSSY)
+
+
 class Able:
-    """A transcoder that says it can do everything from what is not compressed, and decompress."""
+    """A transcoder that says it can do everything but compress what a lossy codec made."""
 
     def convertible(self, source: TransferSyntaxUID, target: TransferSyntaxUID) -> bool:
-        return target in (EXPLICIT, IMPLICIT, BIG, DEFLATED) or source in (EXPLICIT, IMPLICIT, BIG)
+        if target in (EXPLICIT, IMPLICIT, BIG, DEFLATED):
+            return True
+        return source not in LOSSY and source != target
 
     def convert(
         self, path: str, offset: int, source: TransferSyntaxUID, target: TransferSyntaxUID
@@ -52,7 +58,9 @@ def choice(encoding: PeerEncoding, settings: Retrieve | None = None) -> Choice:
         (AS_STORED, EXPLICIT, (J80, IMPLICIT, EXPLICIT), [EXPLICIT]),
         (AS_STORED, J50, (J50, EXPLICIT), [J50]),
         (AS_STORED, J50, (IMPLICIT, EXPLICIT), [EXPLICIT, IMPLICIT]),
-        (AS_STORED, J90, (J80, J70), []),
+        (AS_STORED, J90, (J80, J70), [J80, J70]),
+        (AS_STORED, J90, (J80, IMPLICIT), [IMPLICIT, J80]),
+        (AS_STORED, J91, (J80, J70), []),
         (AS_STORED, EXPLICIT, (J70, RLE, J80), [J80, J70, RLE]),
         (AS_STORED, BIG, (DEFLATED, IMPLICIT), [IMPLICIT, DEFLATED]),
         (UNCOMPRESSED, J70, (J70, IMPLICIT, EXPLICIT), [EXPLICIT, IMPLICIT, J70]),
@@ -64,9 +72,12 @@ def choice(encoding: PeerEncoding, settings: Retrieve | None = None) -> Choice:
         (UNCOMPRESSED, EXPLICIT, (J80, IMPLICIT), [IMPLICIT, J80]),
         (COMPRESSED, EXPLICIT, (EXPLICIT, IMPLICIT, J70, J90), [J90, J70, EXPLICIT, IMPLICIT]),
         (COMPRESSED, EXPLICIT, (J57, HT, RLE), [HT, J57, RLE]),
-        (COMPRESSED, J70, (EXPLICIT, J80, J70), [J70, EXPLICIT]),
+        (COMPRESSED, J70, (EXPLICIT, J80, J70), [J70, J80, EXPLICIT]),
+        (COMPRESSED, HT, (EXPLICIT, J70, J90, J80), [J80, J90, J70, EXPLICIT]),
+        (COMPRESSED, RPCL, (EXPLICIT, J80, RPCL), [RPCL, J80, EXPLICIT]),
+        (COMPRESSED, RLE, (RLE, J80, EXPLICIT), [RLE, J80, EXPLICIT]),
         (COMPRESSED, J50, (EXPLICIT, J80, J50), [J50, EXPLICIT]),
-        (COMPRESSED, DEFLATED, (EXPLICIT, J80, DEFLATED), [DEFLATED, EXPLICIT]),
+        (COMPRESSED, DEFLATED, (EXPLICIT, J80, DEFLATED), [DEFLATED, J80, EXPLICIT]),
         (COMPRESSED, J50, (IMPLICIT, J80, J70), [IMPLICIT]),
     ],
 )
@@ -80,14 +91,23 @@ def test_forms_in_the_order_in_which_they_are_tried(
 
 
 @pytest.mark.parametrize("encoding", list(PeerEncoding))
-@pytest.mark.parametrize("source", [J50, J57, J70, J80, J90, HT, RLE])
-def test_what_is_compressed_is_never_compressed_again(
+@pytest.mark.parametrize("source", LOSSY)
+def test_what_a_lossy_codec_made_is_never_compressed_again(
     encoding: PeerEncoding, source: TransferSyntaxUID
 ) -> None:
-    everything = (EXPLICIT, IMPLICIT, J50, J57, J70, J80, J90, HT, RLE)
+    everything = (EXPLICIT, IMPLICIT, *LOSSY, J57, J70, J80, J90, HT, RLE)
     forms = choice(encoding).forms(CT, source, everything)
     assert set(forms) <= {source, EXPLICIT, IMPLICIT}
     assert source in forms
+
+
+@pytest.mark.parametrize("source", [J57, J70, J80, J90, HT, RPCL, RLE])
+@pytest.mark.parametrize("encoding", [AS_STORED, COMPRESSED])
+def test_what_is_stored_compressed_is_sent_as_it_lies_where_it_is_taken(
+    encoding: PeerEncoding, source: TransferSyntaxUID
+) -> None:
+    everything = (EXPLICIT, IMPLICIT, J57, J70, J80, J90, HT, RPCL, RLE)
+    assert choice(encoding).forms(CT, source, everything)[0] == source
 
 
 def test_the_order_of_compression_is_a_setting() -> None:
@@ -142,7 +162,10 @@ def offered(chosen: Sequence[Chosen], encoding: PeerEncoding) -> list[list[Trans
 
 
 def test_only_what_can_be_compressed_is_offered_compressed() -> None:
-    assert offered([(1, CT, J50)], COMPRESSED) == [[J50, EXPLICIT, IMPLICIT]]
+    for lossy in LOSSY:
+        assert offered([(1, CT, lossy)], COMPRESSED) == [[lossy, EXPLICIT, IMPLICIT]]
+    assert offered([(1, CT, HT)], AS_STORED) == [[HT, EXPLICIT, IMPLICIT]]
+    assert offered([(1, CT, HT)], COMPRESSED) == [[HT, EXPLICIT, IMPLICIT, J80, J90, J70, J57, RLE]]
     assert offered([(1, CT, EXPLICIT)], UNCOMPRESSED) == [[EXPLICIT, IMPLICIT]]
     assert offered([(1, CT, EXPLICIT)], AS_STORED) == [[EXPLICIT, IMPLICIT]]
     assert offered([(1, CT, EXPLICIT)], COMPRESSED) == [

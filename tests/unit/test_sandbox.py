@@ -72,6 +72,28 @@ def test_a_crash_or_an_endless_task_costs_one_worker_and_the_next_task_works(
     assert sandbox.run("os:getpid") != pid
 
 
+def test_a_task_of_known_size_may_take_longer_than_the_bound_on_rest(sandbox: Sandbox) -> None:
+    """By the clock it has what a busy machine makes of its processor time, resting at times, too."""
+    began_s = time.monotonic()
+    sandbox.run(
+        RUN, "import time\nfor _ in range(4): time.sleep(0.5); sum(range(1_000_000))", cpu_s=5
+    )
+    assert time.monotonic() - began_s > 1.5
+
+
+@pytest.mark.parametrize("harm", ["while True: pass", "import signal; signal.pause()"])
+def test_of_any_size_it_ends_when_its_processor_time_is_used_or_it_rests(
+    sandbox: Sandbox, harm: str
+) -> None:
+    pid = sandbox.run("os:getpid")
+    assert isinstance(pid, int)
+    cpu_s = 0.5 if "while" in harm else 3_600
+    with pytest.raises(TaskFailed, match="crashed or ran out of time"):
+        sandbox.run(RUN, harm, cpu_s=cpu_s)
+    assert gone(pid)
+    assert sandbox.run(*ANSWER) == 42
+
+
 def test_memory_is_bounded(sandbox: Sandbox) -> None:
     with pytest.raises(TaskFailed, match="MemoryError"):
         sandbox.run(RUN, "bytearray(2 << 30)")

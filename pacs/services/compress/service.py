@@ -39,13 +39,15 @@ class Compression:
         reencoder: Reencoder,
         audit: AuditTrail,
         workers: int,
-        task_timeout_s: float,
+        task_s: Callable[[int], float],
     ) -> None:
+        """``task_s`` says what one task may take for an instance of so many bytes as it was received."""
         self._index = index
         self._reencoder = reencoder
         self._audit = audit
         self._workers = workers
-        self.lease_s = _EACH * _STEPS * task_timeout_s + _WRITING_S
+        self._task_s = task_s
+        self.lease_s = _lease_s(task_s(0))
 
     def count(
         self, caller: Caller, scope: Scope, target: str | None, *, again: bool = False
@@ -97,7 +99,16 @@ class Compression:
         self, threads: ThreadPoolExecutor, some: Sequence[Held], target: str | None
     ) -> Iterator[Result]:
         token = uuid.uuid4().hex
-        mine = self._index.claim(some, token, self.lease_s)
+        largest = max(self._task_s(_received_bytes(held)) for held in some)
+        mine = self._index.claim(some, token, _lease_s(largest))
         for _ in range(len(some) - len(mine)):
             yield Result(outcome=Outcome.PASSED_OVER)
         yield from threads.map(lambda held: self._reencoder.change(held, target, token), mine)
+
+
+def _lease_s(task_s: float) -> float:
+    return _EACH * _STEPS * task_s + _WRITING_S
+
+
+def _received_bytes(held: Held) -> int:
+    return held.place.size_bytes if held.form is None else held.form.original_bytes

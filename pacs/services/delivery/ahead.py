@@ -7,7 +7,7 @@ all deliveries of one process together. Refuses to know what is made.
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -43,7 +43,15 @@ class Ahead:
                 return None
             self._count += 1
             self._bytes += expected_bytes
-        making = Making(self, expected_bytes)
+        return self._begun(Making(self, expected_bytes), make)
+
+    def begin_now(self, make: Make) -> "Making | None":
+        """Begin to make one whose turn has come: it counts against no bound. ``None`` once closed."""
+        making = Making(self, 0)
+        making.counts = False
+        return self._begun(making, make)
+
+    def _begun(self, making: "Making", make: Make) -> "Making | None":
         try:
             making.future = self._threads.submit(making.make, make)
         except RuntimeError:  # closed: whoever sends still ends by itself
@@ -99,6 +107,10 @@ class Making:
         """What was made, where it is there and nothing failed."""
         done = self.future.done() and not self.future.cancelled()
         return self.future.result() if done and self.future.exception() is None else None
+
+    def is_over(self, within_s: float) -> bool:
+        """Wait so long at most until it is there, or cannot be made."""
+        return bool(wait((self.future,), within_s).done)
 
     def turn(self) -> None:
         """Its turn has come: leave the room to another."""

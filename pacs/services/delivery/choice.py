@@ -1,8 +1,8 @@
 """In which transfer syntax a receiver gets an instance, by its policy. PS3.5 Section 10, PS3.4 Annex B.
 
 Owns what is offered beyond the stored syntax and the order in which forms are
-tried. What is compressed already is never compressed again: it goes as it
-lies or decompressed. Refuses to convert anything.
+tried. What a lossy codec made is never compressed again: it goes as it lies or
+decompressed. Refuses to convert anything.
 """
 
 from collections import Counter
@@ -25,6 +25,11 @@ LOSSLESS: Final = {  # names of retrieve.compressed_order; PS3.6 Table A-1
     "jpeg-lossless": TransferSyntaxUID("1.2.840.10008.1.2.4.70"),
     "jpeg-lossless-57": TransferSyntaxUID("1.2.840.10008.1.2.4.57"),
     "rle": TransferSyntaxUID("1.2.840.10008.1.2.5"),
+}
+_RECODABLE: Final = NATIVE | {  # whose samples are by definition those that went in
+    DEFLATED,
+    TransferSyntaxUID("1.2.840.10008.1.2.4.202"),
+    *LOSSLESS.values(),
 }
 _WITHOUT_PIXELS: Final = tuple(  # PS3.4 Table B.5-1: these families have no Pixel Data
     f"1.2.840.10008.5.1.4.1.1.{family}."
@@ -59,7 +64,7 @@ class Choice:
         """Syntaxes worth offering beyond the stored ones and the two every device knows, best first."""
         if self._encoding is not PeerEncoding.COMPRESSED or sop_class.startswith(_WITHOUT_PIXELS):
             return ()
-        sources = [one for one in stored if one in NATIVE]
+        sources = [one for one in stored if one in _RECODABLE]
         convertible = self._transcoder.convertible
         return [
             target
@@ -101,11 +106,11 @@ class Choice:
     def _ordered(
         self, source: TransferSyntaxUID, accepted: tuple[TransferSyntaxUID, ...]
     ) -> tuple[TransferSyntaxUID, ...]:
-        smaller = self._order if source in NATIVE else ()
+        smaller = self._order if source in _RECODABLE else ()
         others = (*FALLBACKS, DEFLATED, BIG_ENDIAN, *smaller)
         preferred: tuple[TransferSyntaxUID, ...]
         if self._encoding is PeerEncoding.COMPRESSED:
-            preferred = (*smaller, source)
+            preferred = (*smaller, source) if source in NATIVE else (source, *smaller)
         elif self._encoding is PeerEncoding.UNCOMPRESSED and source not in NATIVE:
             preferred = (*FALLBACKS, source)
         elif source in accepted:

@@ -14,10 +14,8 @@ from contextlib import AbstractContextManager, closing
 from pacs.core.errors import PeerUnreachable
 from pacs.services.delivery.fate import Shipped
 from pacs.services.delivery.waiting import Waiting
-from pacs.services.delivery.way import Way
+from pacs.services.delivery.way import LOOK_S, Way
 
-LOOK_S = 0.25
-"""How often whoever follows a crew is given the word while nothing is reported."""
 GRACE_S = 2.0
 """What a sub-operation under way gets to end by itself when the crew is stopped."""
 

@@ -4,10 +4,11 @@ Owns the tries: one form after the other until one can be made. Refuses to
 choose the forms (``choice``) and to bound what is made ahead (``ahead``).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeGuard
 
 from pacs.core.errors import TranscodingFailed
 from pacs.core.identifiers import SOPClassUID, TransferSyntaxUID
@@ -72,6 +73,10 @@ class Payloads:
             expected_bytes += size_bytes
         return self.ahead.begin(lambda: self.made(held, accepts), expected_bytes)
 
+    def begin_now(self, held: Held, accepts: Accepts) -> Making | None:
+        """Have one made whose turn has come; ``None`` where nothing is begun any more."""
+        return self.ahead.begin_now(lambda: self.made(held, accepts))
+
     @contextmanager
     def made(self, held: Held, accepts: Accepts) -> Iterator[Payload]:
         """Yield it in a syntax the receiver takes.
@@ -87,26 +92,11 @@ class Payloads:
                 payload = stack.enter_context(prepare(held, payload))
                 yield self._formed(payload, accepts, stack)
             else:
-                yield self._as_received(held, accepts, stack) or self._formed(
-                    payload, accepts, stack
-                )
+                yield self._formed(payload, accepts, stack, as_received=held)
 
     def _prepare(self, held: Held) -> Prepare | None:
         change = self.preparation
         return change.make if change is not None and change.applies(held) else None
-
-    def _as_received(self, held: Held, accepts: Accepts, stack: ExitStack) -> Payload | None:
-        """Give what is held in another form bit for bit as it came, where the receiver gets that syntax."""
-        accepted = accepts(held.sop_class_uid)
-        forms = self.choice.forms(held.sop_class_uid, held.transfer_syntax_uid, accepted)
-        if (
-            held.form is None
-            or held.form.original_syntax_uid not in forms
-            or forms[0] not in NATIVE
-        ):
-            return None
-        # Never by the codec alone instead: what no longer has its digest is damaged.
-        return stack.enter_context(payload_as_received(held, self.store, self.transcoder.restorer))
 
     def _as_it_lies(self, held: Held) -> Payload:
         return Payload(
@@ -118,14 +108,30 @@ class Payloads:
             size_bytes=held.place.size_bytes,
         )
 
-    def _formed(self, payload: Payload, accepts: Accepts, stack: ExitStack) -> Payload:
-        """Give it in the first form that can be made; what was made lives as long as the stack."""
+    def _formed(
+        self,
+        payload: Payload,
+        accepts: Accepts,
+        stack: ExitStack,
+        *,
+        as_received: Held | None = None,
+    ) -> Payload:
+        """Give it in the first form that can be made; what was made lives as long as the stack.
+
+        What is held in another form than it came in goes bit for bit as it came where the
+        receiver gets that syntax: never by the codec alone, for what no longer has its
+        digest is damaged.
+        """
         source, sop_class = payload.transfer_syntax_uid, payload.sop_class_uid
-        accepted = accepts(sop_class)
+        forms = self.choice.forms(sop_class, source, accepts(sop_class))
         failure = TranscodingFailed(f"no accepted syntax can be made of {source}")
-        for target in self.choice.forms(sop_class, source, accepted):
+        for target in forms:
             if target == source:
                 return payload
+            if target in NATIVE and _came_in_one_of(as_received, forms):
+                return stack.enter_context(
+                    payload_as_received(as_received, self.store, self.transcoder.restorer)
+                )
             if not self.transcoder.convertible(source, target):
                 continue
             converting = self.transcoder.convert(payload.path, payload.offset, source, target)
@@ -140,3 +146,8 @@ class Payloads:
                 payload, transfer_syntax_uid=target, path=path, offset=0, size_bytes=None
             )
         raise failure
+
+
+def _came_in_one_of(held: Held | None, forms: Sequence[TransferSyntaxUID]) -> TypeGuard[Held]:
+    """Tell whether it is held in another form than it came in, and the receiver gets that one."""
+    return held is not None and held.form is not None and held.form.original_syntax_uid in forms

@@ -31,6 +31,7 @@ from pacs.services.delivery.crew import Crew, Opening
 from pacs.services.delivery.fate import Fate, Shipped
 from pacs.services.delivery.payloads import Payloads, Preparation, Prepare
 from pacs.services.delivery.reduced import GetProcessor, Reduction
+from pacs.services.delivery.reopening import Reopening
 from pacs.services.delivery.waiting import Pages, Waiting
 from pacs.services.delivery.way import Way
 
@@ -158,7 +159,7 @@ class Shipping:
 
             @contextmanager
             def opening() -> Iterator[Way]:
-                with self._sender.open(peer, group.offers) as delivery:
+                with Reopening(lambda: self._sender.open(peer, group.offers)) as delivery:
                     yield Way(waiting, delivery, payloads, originator)
 
             return _Load(waiting=waiting, opening=opening, associations=count)

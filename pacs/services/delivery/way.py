@@ -6,8 +6,8 @@ are made. Refuses to count, to open associations and to choose an encoding.
 """
 
 from collections import deque
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 from pacs.core.errors import PacsError, PeerUnreachable
 from pacs.core.records import Held, Originator, Payload
@@ -16,6 +16,9 @@ from pacs.services.delivery.ahead import Making
 from pacs.services.delivery.fate import Fate, Shipped
 from pacs.services.delivery.payloads import Payloads, length_of
 from pacs.services.delivery.waiting import Waiting
+
+LOOK_S: Final = 0.25
+"""How often whoever follows what is sent is given the word while nothing happens."""
 
 
 class _Next(NamedTuple):
@@ -41,10 +44,35 @@ class Way:
         self._delivery = delivery
         self._payloads = payloads
         self._originator = originator
+        self._turn: _Next | None = None
         self._next: deque[_Next] = deque()
         self._makings = 0
         self._failure: PacsError | None = None
         self.abort: Callable[[], None] = delivery.abort
+
+    def sent(self) -> Iterator[Shipped | None]:
+        """Send all that waits; yield each outcome, and ``None`` now and then while the next is being made.
+
+        Raises ``RecordsFailed``.
+        """
+        while True:
+            while not self.ready(LOOK_S):
+                yield None
+            one = self.send_next()
+            if one is None:
+                return
+            yield one
+
+    def ready(self, within_s: float) -> bool:
+        """Tell whether ``send_next`` need not wait; waits so long itself for what is being made."""
+        one = self._turn = self._taken_turn()
+        if one is None or one.payload is not None:
+            return True
+        if one.making is None:
+            making = self._payloads.begin_now(one.held, self._delivery.accepted)
+            one = self._turn = one._replace(making=making)
+        self._take_more()
+        return one.making is None or one.making.is_over(within_s)
 
     def send_next(self) -> Shipped | None:
         """Send one more; ``None`` when nothing waits. Raises ``RecordsFailed``.
@@ -52,16 +80,11 @@ class Way:
         Where the association ends with it, its fate is unknown and the way is
         ``broken``.
         """
-        if not self._next:
-            self._take()
-        if not self._next:
+        one, self._turn = self._taken_turn(), None
+        if one is None:
             if self._failure is not None:
                 raise self._failure
             return None
-        one = self._next.popleft()
-        if one.making is not None:
-            one.making.turn()
-            self._makings -= 1
         try:
             return self._deliver(one)
         except PeerUnreachable as failure:
@@ -73,9 +96,26 @@ class Way:
             if one.making is not None:
                 one.making.close()
 
+    def _taken_turn(self) -> _Next | None:
+        """Give the one whose turn it is: what is made for it waits in nobody's way any more."""
+        if self._turn is not None:
+            return self._turn
+        if not self._next:
+            self._take()
+        if not self._next:
+            return None
+        one = self._next.popleft()
+        if one.making is not None:
+            one.making.turn()
+            self._makings -= 1
+        return one
+
     def close(self) -> None:
         """Leave what was looked at and not begun to others."""
         self._delivery.close()
+        if self._turn is not None:
+            self._next.appendleft(self._turn)
+            self._turn = None
         while self._next:
             one = self._next.pop()
             if one.making is not None:

@@ -68,7 +68,7 @@ class Retrieve:
         """Send the selection to the peer ``destination``.
 
         Yields the counters, first of all untouched, then after each
-        sub-operation, at the end as ``over``. Raises ``DestinationUnknown``,
+        sub-operation and now and then while none ends, at the end as ``over``. Raises ``DestinationUnknown``,
         ``TooManyMatches``, ``IdentifierInvalid`` or ``RecordsFailed`` before
         the first yield. What cannot be sent is counted as failed and named.
         ``cancelled`` is asked between the yields, by the same thread. Where what the caller
@@ -98,7 +98,7 @@ class Retrieve:
                         tally.count(one)
                         tally.vanished(shipment.vanished())
                     account.look()
-                    if one is not None and not shipment.stopped:
+                    if not shipment.stopped:
                         yield tally.progress()
         except PeerUnreachable as failure:
             LOGGER.info("destination-unreachable why=%s", failure)
@@ -126,9 +126,10 @@ class Retrieve:
             yield tally.progress()
             tally.withhold()
             with closing(sending) as way:
-                while (sent := way.send_next()) is not None:
-                    tally.count(sent)
-                    tally.vanished(waiting.vanished())
+                for one in way.sent():
+                    if one is not None:
+                        tally.count(one)
+                        tally.vanished(waiting.vanished())
                     account.look()
                     if way.broken:
                         raise PeerUnreachable("the association has ended")
