@@ -330,7 +330,7 @@ def test_an_encoding_that_is_not_proved_is_an_error_of_its_own(
     try:
         assert asked.convertible(EXPLICIT, PACKED[1])
 
-        def fail(name: str, *arguments: object) -> object:
+        def fail(name: str, *arguments: object, cpu_s: float) -> object:
             raise TaskFailed("the task raised EncodingUnproved", kind="EncodingUnproved")
 
         monkeypatch.setattr(asked._sandbox, "run", fail)
@@ -339,7 +339,7 @@ def test_an_encoding_that_is_not_proved_is_an_error_of_its_own(
         passing = {"": True, "OSError": True, "MemoryError": True, "NotEncodable": False}
         for kind, passes in passing.items():
 
-            def end(name: str, *arguments: object, kind: str = kind) -> object:
+            def end(name: str, *arguments: object, cpu_s: float, kind: str = kind) -> object:
                 raise TaskFailed("the task raised", kind=kind)
 
             monkeypatch.setattr(asked._sandbox, "run", end)
