@@ -19,7 +19,7 @@ from processing.datasets.value_representations import number
 Stored = tuple[str, int, str]
 """Path, offset of the Data Set, transfer syntax UID."""
 
-_SAMPLES_PER_BYTE: Final = 100
+_SAMPLES_PER_BYTE: Final = 16
 """What codecs pack more closely than this is blank, and takes no time to speak of."""
 _DEFLATED: Final = 20
 """The same of deflated Data Sets."""

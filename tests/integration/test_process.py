@@ -18,7 +18,6 @@ from pacs.app.process import operations, processing
 from pacs.cli import exits, main
 from pacs.core.attributes import Level
 from pacs.core.caller import Right
-from pacs.core.contract import Purpose
 from pacs.core.errors import (
     CapacityExhausted,
     InstanceNotFound,
@@ -30,6 +29,7 @@ from pacs.core.identifiers import TransferSyntaxUID
 from pacs.core.processing import ProcessingRequest, StoredImage
 from pacs.core.records import Arrival, Job, Selection, Snapshot
 from pacs.services.process import Asked, Processing, Tally
+from pacs.services.subscriber.terms import PurposeEdits
 from processing.datasets.process import SandboxedProcessor
 from tests.integration.test_subscriber import contract
 from tests.keeping import ADMIN, keep, listed, opened
@@ -273,8 +273,9 @@ def test_at_the_machine_the_owner_s_contract_must_grant_processing(
     with opened(tmp_path) as archive:
         rights = frozenset(Right) - {Right.CONNECT}
         subscriber.contracts(archive).add(ADMIN, contract("radiology", rights=rights))
-        purpose = Purpose(name="teaching")
-        subscriber.terms(archive).add_purpose(ADMIN, "radiology", purpose, default=True)
+        subscriber.terms(archive).add_purpose(
+            ADMIN, "radiology", "teaching", PurposeEdits(), default=True
+        )
     for command in (run, preview):
         assert pacs("radiology", *command)[0] == exits.DONE
         code, said = pacs("local", *command)

@@ -14,7 +14,7 @@ from pacs.app import subscriber
 from pacs.app.archive import Archive
 from pacs.app.profile import profiles
 from pacs.core.caller import Caller, Right, SubscriberName
-from pacs.core.contract import Agreement, Contract, Purpose
+from pacs.core.contract import Agreement, Contract
 from pacs.core.identifiers import AETitle
 from pacs.core.job_ports import JobContext
 from pacs.core.processing import ProcessingOrder, Profile
@@ -22,6 +22,7 @@ from pacs.core.records import Peer
 from pacs.core.work import Postpone
 from pacs.core.workitems import WorkitemState, WorkitemUID
 from pacs.services.subscriber import Contracts, Terms
+from pacs.services.subscriber.terms import PurposeEdits
 from storage.database.peer import PeerTable
 from tests.forwarding import QUICK, Scripted, receiver
 from tests.integration.test_process_guard import due
@@ -234,10 +235,10 @@ def test_what_waits_does_not_leave_once_its_owner_shows_it_no_more(case: Case) -
 
 
 def test_what_waits_does_not_leave_once_the_purpose_bounds_it(case: Case) -> None:
-    case.terms.add_purpose(ADMIN, "asker", Purpose(name="teaching"), default=False)
+    case.terms.add_purpose(ADMIN, "asker", "teaching", PurposeEdits(), default=False)
     uid = case.waiting(replace(BY, purpose="teaching"))
-    teaching = Purpose(name="teaching", modalities=frozenset({"MR"}))
-    case.terms.add_purpose(ADMIN, "asker", teaching, default=False)
+    only_mr = PurposeEdits(modalities=frozenset({"MR"}))
+    case.terms.add_purpose(ADMIN, "asker", "teaching", only_mr, default=False)
     assert "not of a kind that the purpose shows" in case.later(uid)
 
 

@@ -17,6 +17,7 @@ from pacs.core.identifiers import AETitle
 from pacs.services.peer import Binding
 from pacs.services.retrieve import leave
 from pacs.services.subscriber import Contracts, Terms
+from pacs.services.subscriber.terms import PurposeEdits
 from tests import raw_peer
 from tests.keeping import ADMIN, data_set, keep, opened
 from tests.raw_peer import EXPLICIT_LITTLE, MOVE, STUDY_ROOT, Response, Taken, identifier
@@ -42,8 +43,9 @@ class Place:
     terms: Terms
 
     def bound(self, **bounds: Any) -> None:
-        """Change what the purpose of every request of ``beta`` bounds."""
-        self.terms.add_purpose(ADMIN, "beta", Purpose(name="reading", **bounds), default=True)
+        """Change what the purpose of every request of ``beta`` bounds; what is not said, it does not."""
+        edits = PurposeEdits(**{"modalities": None, "max_matrix": None, **bounds})
+        self.terms.add_purpose(ADMIN, "beta", "reading", edits, default=True)
 
     def got(self, change: Callable[["Place"], object]) -> tuple[Response, int]:
         """C-GET as beta; while the fifth instance is taken it changes. Gives the last response, and what came."""
