@@ -56,8 +56,8 @@ def plain(folder: Path, ds: Dataset, pixels: bytes) -> Stored:
     [
         (image(1000, 1000), 500_000, 10 + 3),
         (image(1000, 1000, 7), 500_000, 10 + 21),
-        (image(60_000, 60_000, 900), 1_000_000, 10 + 150),  # what is not converted anyway
-        (image(60_000, 60_000, 900), 1_000, 10 + 0.3),
+        (image(60_000, 60_000, 900), 3_200_000, 10 + 150),  # what is not converted anyway
+        (image(60_000, 60_000, 900), 20_000, 10 + 0.99),
         (image(1000, 1000, "many"), 500_000, 10),
     ],
 )
