@@ -81,18 +81,21 @@ class Place:
         return [one for one in lines if one["event"] == event]
 
     def processed(self) -> list[tuple[Any, ...]]:
+        """Subscriber, purpose, operation and study of what was done, with all its images and bytes."""
         return list(
             self.archive.database.execute(
-                "SELECT subscriber, purpose, operation, amount, bytes, study_instance_uid "
-                "FROM usage_fact WHERE kind = 'process' ORDER BY noted_ms"
+                "SELECT subscriber, purpose, operation, study_instance_uid, SUM(amount), SUM(bytes) "
+                "FROM usage_fact WHERE kind = 'process' GROUP BY 1, 2, 3, 4"
             )
         )
 
-    def sent_bytes(self) -> list[tuple[int, int]]:
-        rows = self.archive.database.execute(
-            "SELECT amount, bytes FROM usage_fact WHERE kind = 'deliver' ORDER BY noted_ms"
+    def sent(self) -> tuple[int, int]:
+        """Instances and bytes of all deliveries, however many facts they are."""
+        ((amount, size_bytes),) = self.archive.database.execute(
+            "SELECT COALESCE(SUM(amount), 0), COALESCE(SUM(bytes), 0) "
+            "FROM usage_fact WHERE kind = 'deliver'"
         )
-        return [(int(row[0]), int(row[1])) for row in rows]
+        return int(amount), int(size_bytes)
 
     def clean(self) -> bool:
         """Tell whether nothing is being made and no file of a reduction is left."""
@@ -382,16 +385,20 @@ def test_without_the_purpose_everything_is_as_it_was(place: Place) -> None:
 
 
 def test_usage_counts_what_was_sent_and_what_was_done_for_it(place: Place) -> None:
+    who = ("alpha", "teaching", "resize", place.held["ct 1"].StudyInstanceUID)
+    before, sent = {row[:4]: row[4:] for row in place.processed()}, place.sent()
     *_, arrived = place.got("ct 1", "ct 2", "small")
-    subscriber, purpose, operation, images, size_bytes, study = place.processed()[-1]
-    assert (subscriber, purpose, operation, images) == ("alpha", "teaching", "resize", 2)
-    assert study == place.held["ct 1"].StudyInstanceUID
-    assert size_bytes > 2 * 512 * 512 * 2
-    assert place.sent_bytes()[-1] == (3, sum(len(one.data_set) for one in arrived))
-    assert sum(len(one.data_set) for one in arrived) < 4 * 256 * 256 * 2
-    done = len(place.processed())
+    after = {row[:4]: row[4:] for row in place.processed()}
+    images, size_bytes = before.get(who, (0, 0))
+    assert after[who][0] - images == 2
+    assert after[who][1] - size_bytes > 2 * 512 * 512 * 2
+    travelled = sum(len(one.data_set) for one in arrived)
+    assert place.sent() == (sent[0] + 3, sent[1] + travelled)
+    assert travelled < 4 * 256 * 256 * 2
     place.got("small")
-    assert len(place.processed()) == done
+    assert {row[:4]: row[4:] for row in place.processed()} == after, (
+        "nothing was to be made smaller"
+    )
 
 
 def test_nothing_is_added_to_what_is_held(place: Place) -> None:
