@@ -110,6 +110,15 @@ class Archive:
     """Those of other distributions."""
 
 
+LOCK = "serve.lock"
+"""What a server holds of its home; it stays when the server ends."""
+
+
+def has_served(home: Path) -> bool:
+    """Tell whether a server has ever had this home, and not only commands or workers."""
+    return (home / LOCK).exists()
+
+
 def store_folder(home: Path, settings: Settings) -> Path:
     """Where instances are kept."""
     return home / settings.storage.path
@@ -167,7 +176,10 @@ def _parts(home: Path, settings: Settings, stack: ExitStack, receiver: str) -> "
     stack.callback(database.close)
     store = DiskStore(store_folder(home, settings), settings.storage, receiver=receiver)
     audit = FileAuditTrail(
-        home, settings.audit, holds_instances=lambda: any(True for _ in store.places())
+        home,
+        settings.audit,
+        # Of a home whose workers use another's store nothing was ever to be on record.
+        holds_instances=lambda: has_served(home) and any(True for _ in store.places()),
     )
     stack.callback(audit.close)
     # A starting server empties "work"; workers may run without it.

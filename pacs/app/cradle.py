@@ -10,15 +10,17 @@ of its own.
 import ctypes
 import gc
 import importlib
-import multiprocessing
 import os
+import resource
 import select
 import signal
 import socket
 import sys
+import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
+from typing import NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -27,6 +29,9 @@ ROLES = {"listener": "pacs.app.listener", "worker": "pacs.app.worker"}
 """What a child may be, and the module whose ``main(arguments, control=, parent=)`` it runs."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LARGEST_BYTES = 1 << 16
+_SENT_ALONG = 2
+"""Descriptors of a request: the child's end of its control, and a socket for answers."""
+_STREAMS = 3
 _PR_SET_NAME = 15  # <linux/prctl.h>
 
 
@@ -58,7 +63,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 class _Begun:
     """A child that runs, and where its end is to be told."""
 
-    process: BaseProcess
+    pid: int
     pidfd: int
     told: socket.socket
 
@@ -68,7 +73,9 @@ class _Beds:
 
     def __init__(self, asked: socket.socket) -> None:
         self._asked = asked
-        self._context = multiprocessing.get_context("fork")
+        # For each child there are four descriptors here; what it may have itself stays as it was.
+        self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[1], self._limits[1]))
         self._poller = select.poll()
         self._poller.register(asked, select.POLLIN)
         self._begun: dict[int, _Begun] = {}
@@ -84,9 +91,13 @@ class _Beds:
 
     def _heard(self) -> bool:
         """Do what is asked; false where the owner has gone."""
-        content, descriptors = received(self._asked, _LARGEST_BYTES, 2)
+        content, descriptors = received(self._asked, _LARGEST_BYTES, _SENT_ALONG)
         if not content:
             return False
+        if len(descriptors) != _SENT_ALONG:  # no room for them: the owner will give up
+            for each in descriptors:
+                os.close(each)
+            return True
         control, told = descriptors[0], socket.socket(fileno=descriptors[1])
         try:
             one = self._fork(content, control, told)
@@ -97,38 +108,40 @@ class _Beds:
             self._begun[one.pidfd] = one
             self._poller.register(one.pidfd, select.POLLIN)
             with suppress(OSError):  # the owner may have gone meanwhile: then we go as well
-                socket.send_fds(told, [str(one.process.pid).encode()], [one.pidfd])
+                socket.send_fds(told, [str(one.pid).encode()], [one.pidfd])
         finally:
             os.close(control)
         return True
 
     def _fork(self, content: bytes, control: int, told: socket.socket) -> _Begun:
         """Begin a child. Raises ``OSError``."""
-        process = self._context.Process(target=self._be, args=(content, control, told, os.getpid()))
-        process.start()
-        assert process.pid is not None
+        nursery = os.getpid()
+        pid = os.fork()
+        if not pid:
+            _end_as(lambda: self._be(content, control, told, nursery))
         try:
-            return _Begun(process=process, pidfd=os.pidfd_open(process.pid), told=told)
+            return _Begun(pid=pid, pidfd=os.pidfd_open(pid), told=told)
         except OSError:
-            process.kill()
-            process.join()
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
             raise
 
     def _ended(self, pidfd: int) -> None:
         one = self._begun.pop(pidfd)
-        one.process.join()
+        _, status = os.waitpid(one.pid, 0)
         self._poller.unregister(pidfd)
         os.close(pidfd)
         with one.told, suppress(OSError):
-            one.told.send(str(one.process.exitcode).encode())
+            one.told.send(str(os.waitstatus_to_exitcode(status)).encode())
 
-    def _be(self, content: bytes, control: int, told: socket.socket, nursery: int) -> None:
-        """In the child: leave what is the nursery's, and be what was asked for."""
+    def _be(self, content: bytes, control: int, told: socket.socket, nursery: int) -> int:
+        """In the child: leave what is the nursery's, and be what was asked for; gives the exit code."""
         for one in (self._asked, told, *(other.told for other in self._begun.values())):
             one.close()  # or their ends would not be seen where the nursery ends
         for pidfd in self._begun:
             os.close(pidfd)
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -136,7 +149,7 @@ class _Beds:
         _name(f"pacs-{wanted.role}")
         os.environ.update(wanted.environment)
         main = importlib.import_module(ROLES[wanted.role]).main
-        sys.exit(main(wanted.arguments, control=control, parent=nursery))
+        return int(main(wanted.arguments, control=control, parent=nursery))
 
 
 def _tend(asked: socket.socket) -> None:
@@ -150,15 +163,36 @@ def _tend(asked: socket.socket) -> None:
     _Beds(asked).tend()
 
 
-def tend_forked(asked: socket.socket, owners: socket.socket) -> None:
-    """Be the nursery where the owner has just forked it."""
-    owners.close()  # or its end would never be seen
-    os.setsid()
-    try:
+def tend_forked(asked: socket.socket) -> NoReturn:
+    """Be the nursery where the owner has just forked it, with nothing open that was the owner's."""
+
+    def alone() -> int:
+        os.setsid()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        if nothing:  # 0 where the owner had none
+            os.dup2(nothing, 0)
+        os.closerange(_STREAMS, asked.fileno())
+        os.closerange(asked.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         _tend(asked)
+        return 0
+
+    _end_as(alone)
+
+
+def _end_as(main: Callable[[], int]) -> NoReturn:
+    """End this process with what ``main`` gives; whoever forked it goes on elsewhere, nothing here does."""
+    code = 1
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001 - nobody above may see it: they are another process's frames
+        traceback.print_exc()
     finally:
-        # Children go on to their own end, and nobody here waits for them.
-        os._exit(0)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
 
 
 def _name(text: str) -> None:
@@ -169,7 +203,7 @@ def _name(text: str) -> None:
 def main() -> None:
     """Be a nursery in an interpreter of its own; the descriptor of its socket stands in argv."""
     _tend(socket.socket(fileno=int(sys.argv[1])))
-    os._exit(0)
+    os._exit(0)  # children go on to their own end, and nobody here waits for them
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from config.load import Loaded
-from pacs.app.archive import store_folder
+from pacs.app.archive import LOCK, store_folder
 from pacs.app.extension import Extension, installed
 from pacs.core.errors import HomeInUse, SettingsInvalid
 from storage.database.connection import Database
@@ -60,7 +60,7 @@ def exclusive(home: Path) -> Iterator[int]:
     ends: listeners have it too, so nobody else begins before they are gone.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(home / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _lock(descriptor, home)
         os.ftruncate(descriptor, 0)

@@ -4,7 +4,6 @@ Owns how they begin and how their end is heard, and a new nursery where one has
 died; knows nothing of what they do. ``pacs.app.cradle`` is the other side.
 """
 
-import multiprocessing
 import os
 import select
 import signal
@@ -14,7 +13,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 
@@ -24,7 +22,9 @@ from pacs.app import cradle
 from pacs.app.cradle import Wanted, pair, received
 
 _END_TIMEOUT_S = 10.0
-_BEGIN_TIMEOUT_S = 60.0
+_TELL_TIMEOUT_S = 1.0
+"""Time from a child's end to the nursery's word of it."""
+_BEGIN_TIMEOUT_S = 30.0
 """Time for a nursery to answer, which may be importing still."""
 
 
@@ -35,8 +35,8 @@ class ChildFailed(OSError):
 class Child:
     """One listener or worker, to be watched and ended as with ``subprocess.Popen``.
 
-    Signals go by its pidfd: they meet it or nobody. Where the nursery died, how
-    the child ended cannot be known, and ``returncode`` is that of a kill.
+    Its end is seen, and signals go, by its pidfd: they meet it or nobody. How it ended the
+    nursery tells; where that has died or hangs, ``returncode`` is that of a kill.
     """
 
     def __init__(self, pid: int, pidfd: int, told: socket.socket) -> None:
@@ -53,11 +53,11 @@ class Child:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; gives the exit code. Raises ``subprocess.TimeoutExpired``."""
         if self.returncode is None:
-            if not _readable(self._told, timeout):
+            if not _readable(timeout, self._pidfd):
                 raise subprocess.TimeoutExpired(f"pacs ({self.pid})", timeout or 0.0)
-            code = self._told.recv(64, socket.MSG_PEEK)
-            if not code and not _readable(self._pidfd, timeout):  # the nursery went before it
-                raise subprocess.TimeoutExpired(f"pacs ({self.pid})", timeout or 0.0)
+            # A nursery that is stopped or has died tells no more.
+            told = _readable(_TELL_TIMEOUT_S, self._told)
+            code = self._told.recv(64) if told else b""
             self.returncode = int(code) if code else -signal.SIGKILL
             self._told.close()
             os.close(self._pidfd)
@@ -74,7 +74,25 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-def _readable(what: socket.socket | int, timeout_s: float | None) -> bool:
+class _Forked:
+    """The nursery that was forked, as far as it is waited for and ended as with ``subprocess.Popen``."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._pidfd = pid, os.pidfd_open(pid)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for its end. Raises ``subprocess.TimeoutExpired``. Once."""
+        if not _readable(timeout, self._pidfd):
+            raise subprocess.TimeoutExpired("pacs-nursery", timeout or 0.0)
+        os.close(self._pidfd)
+        os.waitpid(self._pid, 0)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+def _readable(timeout_s: float | None, what: socket.socket | int) -> bool:
     poller = select.poll()
     poller.register(what, select.POLLIN)
     return bool(poller.poll(None if timeout_s is None else timeout_s * 1000))
@@ -90,7 +108,7 @@ class Nursery:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._asked: socket.socket | None = None
-        self._process: BaseProcess | subprocess.Popen[bytes] | None = None
+        self._process: _Forked | subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Nursery":
         if threading.active_count() == 1:
@@ -121,16 +139,18 @@ class Nursery:
         wanted = Wanted(role=role, arguments=[*arguments], environment={**(environment or {})})
         content = msgspec.json.encode(wanted)
         with self._lock:
-            for last in (False, True):
-                if self._asked is None:
-                    self._launch()
-                try:
-                    return self._begun(content, control)
-                except (BrokenPipeError, ConnectionResetError) as error:
-                    self._end()
-                    if last:
-                        raise ChildFailed("the nursery ended") from error
-        raise AssertionError  # the loop has returned or raised
+            try:
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    if self._asked is not None:
+                        return self._begun(content, control)
+                self._end()  # it has died
+                self._launch()
+                return self._begun(content, control)
+            except ChildFailed:
+                raise
+            except OSError as error:
+                self._end()
+                raise ChildFailed(error.errno, f"no nursery: {error.strerror or error}") from error
 
     def _begun(self, content: bytes, control: int) -> Child:
         """Ask once. Raises ``BrokenPipeError`` where the nursery is no more."""
@@ -139,7 +159,7 @@ class Nursery:
         try:
             with theirs:
                 socket.send_fds(self._asked, [content], [control, theirs.fileno()])
-            if not _readable(told, _BEGIN_TIMEOUT_S):
+            if not _readable(_BEGIN_TIMEOUT_S, told):
                 raise BrokenPipeError("it does not answer")
             answer, descriptors = received(told, 64, 1)
             if not answer:
@@ -154,10 +174,10 @@ class Nursery:
     def _fork(self) -> None:
         self._asked, theirs = pair()
         with theirs:
-            self._process = multiprocessing.get_context("fork").Process(
-                target=cradle.tend_forked, args=(theirs, self._asked), name="pacs-nursery"
-            )
-            self._process.start()
+            pid = os.fork()
+            if not pid:
+                cradle.tend_forked(theirs)
+            self._process = _Forked(pid)
 
     def _launch(self) -> None:
         """Begin a fresh interpreter with the places our modules come from."""
@@ -177,14 +197,10 @@ class Nursery:
         if self._asked is not None:
             self._asked.close()
             self._asked = None
-        if isinstance(self._process, subprocess.Popen):
+        if self._process is not None:
             try:
                 self._process.wait(_END_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        elif self._process is not None:
-            self._process.join(_END_TIMEOUT_S)
-            self._process.kill()
-            self._process.join()
         self._process = None

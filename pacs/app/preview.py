@@ -27,5 +27,6 @@ def previews(archive: "Archive") -> Iterator[Previews]:
             processor=processor,
             painter=painter,
             snapshots=archive.snapshots,
+            audit=archive.audit,
             most=settings.max_instances,
         )

@@ -11,9 +11,11 @@ from pacs.app.operations import catalogue
 from pacs.core.caller import Caller
 from pacs.core.identifiers import AETitle
 from pacs.core.job_ports import JobContext
+from pacs.core.ports import Unit
 from pacs.core.processing import OperationFact, Processor
 from pacs.core.records import Job
 from pacs.core.work import Policy
+from pacs.core.workitems import WorkitemUID
 from pacs.jobs.kinds import JobKind, Schedule
 from pacs.services.poll.receiver import IngestReceiver
 from pacs.services.process import (
@@ -88,8 +90,13 @@ def attached(archive: "Archive", workitems: Workitems) -> "Attached":
 
     processor = processor_of(archive)
     desk = _desk(archive, workitems, processor)
+
+    def ready(unit: Unit, uid: WorkitemUID) -> None:
+        for queue in desk.results.bring_forward(uid):
+            unit.wake(queue)
+
     workitems.add_on_created(Placing(desk.operations, desk.ae_title).on_created)
-    workitems.add_on_ready(desk.results.bring_forward)
+    workitems.add_on_ready(ready)
     settings = archive.settings.process
 
     def purge(_: JobContext[Nothing]) -> int:

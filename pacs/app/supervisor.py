@@ -224,7 +224,11 @@ class Supervisor:
         self._board.close()
 
     def _begin(self, place: _Place) -> None:
-        ours, theirs = control.pair()
+        try:
+            ours, theirs = control.pair()
+        except OSError as error:
+            self._failed(place, error)
+            return
         with theirs:
             try:
                 place.process = self._nursery.begin("listener", [], control=theirs.fileno())
@@ -240,7 +244,7 @@ class Supervisor:
         except OSError:
             return  # it has ended already, and will be seen to have
 
-    def _failed(self, place: _Place, error: ChildFailed) -> None:
+    def _failed(self, place: _Place, error: OSError) -> None:
         """Take note that the machine had no process for us."""
         _LOG.error("listener-failed listener=%d why=%s", place.number, error)
         place.failure = ListenerFailed(f"a listener could not be begun: {error}")

@@ -279,6 +279,10 @@ class Unit(Protocol):
         """
         ...
 
+    def wake(self, queue: str) -> None:
+        """Have workers told, once this is committed, of a queue in which a job may go on."""
+        ...
+
     def post(self, event: Event) -> int:
         """Insert an event, to be delivered once this is committed; gives its number.
 

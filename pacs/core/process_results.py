@@ -1,6 +1,6 @@
 """What pieces of workitems gave, and the port to where that is remembered: reuse and usage are made of it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,8 +92,8 @@ class ResultTable(Protocol):
         """Forget what ended so long ago; gives how many pieces."""
         ...
 
-    def bring_forward(self, workitem: str) -> None:
-        """Let the job that waits to begin a workitem look at it now, within a transaction."""
+    def bring_forward(self, workitem: str) -> Collection[str]:
+        """Let the job that waits to begin a workitem look at it now, within a transaction; gives its queue."""
         ...
 
     def idle(self, after: int, most: int) -> Sequence[Idle]:

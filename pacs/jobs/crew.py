@@ -86,17 +86,24 @@ class Crew:
                 self._begin(place, now)
 
     def _begin(self, place: _Place, now: float) -> None:
-        theirs, place.control = os.pipe2(os.O_CLOEXEC)
         place.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
+        place.begun = now
+        try:
+            theirs, place.control = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            self._not_begun(place, error)
+            return
         try:
             place.process = self._begin_one(place.owner, theirs)
         except OSError as error:
             os.close(place.control)
-            self._later(place, now, 0.0)
-            _LOG.error("worker-failed: it could not be begun: %s", error)
+            self._not_begun(place, error)
         finally:
             os.close(theirs)
-        place.begun = now
+
+    def _not_begun(self, place: _Place, error: OSError) -> None:
+        self._later(place, place.begun, 0.0)
+        _LOG.error("worker-failed: it could not be begun: %s", error)
 
     def _gone(self, place: _Place, now: float) -> None:
         """Note an end, and let its jobs go to others at once."""

@@ -152,11 +152,21 @@ def _check_binding(peer: Peer) -> None:
 
 
 def _bound(peer: Peer, known: Peer, policy: SendingPolicy, binding: Binding) -> Peer:
-    """The peer with what it is bound to and protected by: what is said, else what is known."""
+    """The peer with what it is bound to and protected by: what is said, else what is known.
+
+    Another subscriber's device is told by what is said of it now: its networks are not those of the
+    one before. Raises ``EntryConflicts`` where nothing is said of the certificate that one had.
+    """
     subscriber, networks = known.subscriber, known.networks
     fingerprint = binding.certificate_fingerprint
     if binding.subscriber is not None:
         subscriber = SubscriberName(binding.subscriber) if binding.subscriber else None
+    if known.subscriber is not None and subscriber not in (None, known.subscriber):
+        networks = ()
+        if known.certificate_fingerprint and fingerprint is None:
+            raise EntryConflicts(
+                f"it has a certificate as a device of {known.subscriber}: --certificate or --no-certificate"
+            )
     if binding.networks is not None:
         networks = tuple(dict.fromkeys(map(_network, binding.networks)))
     return replace(

@@ -12,8 +12,8 @@ from pydicom.uid import generate_uid
 
 from pacs.core.attributes import Level
 from pacs.core.caller import Caller
-from pacs.core.errors import InstanceNotFound, ProcessingRefused
-from pacs.core.ports import InstanceStore, RetrieveIndex, Snapshots
+from pacs.core.errors import InstanceNotFound, NotAuthorized, ProcessingRefused
+from pacs.core.ports import AuditTrail, InstanceStore, RetrieveIndex, Snapshots
 from pacs.core.processing import (
     DerivedImage,
     ProcessingRequest,
@@ -57,6 +57,7 @@ class Previews:
         processor: Processor,
         painter: Painter,
         snapshots: Snapshots,
+        audit: AuditTrail,
         most: int,
     ) -> None:
         self._index = index
@@ -64,6 +65,7 @@ class Previews:
         self._processor = processor
         self._painter = painter
         self._snapshots = snapshots
+        self._audit = audit
         self._most = most
 
     def png(self, caller: Caller, glimpse: Glimpse) -> bytes:
@@ -76,7 +78,13 @@ class Previews:
             raise ProcessingRefused(f"{glimpse.operation} takes {takes.value}: name a series")
         sources = self._sources(caller, glimpse, takes)
         owners = {one.registrant for one in sources}
-        owners_purposes(owners, self._snapshots.newest(), datetime.now(UTC))
+        try:
+            owners_purposes(owners, self._snapshots.newest(), datetime.now(UTC))
+        except NotAuthorized as error:
+            self._audit.record(
+                "process-refused", caller, operation=glimpse.operation, cause=str(error)
+            )
+            raise
         request = ProcessingRequest(
             operation=glimpse.operation,
             parameters=glimpse.parameters,

@@ -187,7 +187,7 @@ class Source:
         if found is None or found.pixels is None:
             return False
         image = _described(found.described)
-        wanted = image.form.frame_bytes * image.frames
+        wanted = native.stored_bytes(image) * image.frames
         if image.frames != 1 or found.pixels[1] not in (wanted, wanted + wanted % 2):
             return False
         self.head, self._image = found.head, image

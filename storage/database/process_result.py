@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from pacs.core.identifiers import AETitle, ObjectId, Registrant, StudyInstanceUID
@@ -147,13 +147,14 @@ class ProcessResultTable:
             for number, uid in self._database.execute(_IDLE, (after, most))
         ]
 
-    def bring_forward(self, workitem: str) -> None:
-        """Let the job that waits to begin a workitem look at it now, within a transaction."""
-        self._database.write(
+    def bring_forward(self, workitem: str) -> Collection[str]:
+        """Let the job that waits to begin a workitem look at it now, within a transaction; gives its queue."""
+        found = self._database.write(
             "UPDATE job SET state = 'waiting', not_before_utc = NULL "
-            f"WHERE kind = '{_WORKITEM}' AND state = 'delayed' AND cause = ?",
+            f"WHERE kind = '{_WORKITEM}' AND state = 'delayed' AND cause = ? RETURNING queue",
             (f"workitem {workitem}",),
         )
+        return [str(queue) for (queue,) in found]
 
     def purge(self, older_s: float) -> int:
         """Forget what ended so long ago; gives how many pieces."""

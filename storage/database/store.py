@@ -105,6 +105,10 @@ class DatabaseUnit:
         self.queues: set[str] = set()
         """Queues in which this transaction has put a job."""
 
+    def wake(self, queue: str) -> None:
+        """Have workers told of a queue in which a job may go on."""
+        self.queues.add(queue)
+
     # --- instances -------------------------------------------------------------
 
     def add_instance(self, instance: Instance, deleted_by: str | None = None) -> bool:

@@ -74,3 +74,40 @@ def test_each_finds_what_it_imports_in_an_interpreter_of_its_own(module: str) ->
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_nursery_that_hangs_is_in_nobody_s_way(home: Path) -> None:
+    """Stopped, it tells no end of a child, and reaps none: the server sees them itself."""
+    with serving(home, "--listeners", "1", "--workers", "0") as child:
+        (nursery,) = nurseries(child.pid)
+        (listener,) = processes.listeners(child.pid)
+        os.kill(nursery, signal.SIGSTOP)
+        assert child.terminate() == 0
+        assert not processes.runs(listener) and not processes.runs(nursery)
+
+
+def test_listeners_do_not_wait_for_the_workers_of_a_dead_nursery(home: Path) -> None:
+    with serving(home, "--listeners", "1", "--workers", "1") as child:
+        assert until(lambda: len(processes.workers(child.pid)) == 1)
+        (nursery,), (worker,) = nurseries(child.pid), processes.workers(child.pid)
+        os.kill(worker, signal.SIGSTOP)  # as one that has a long job at hand
+        try:
+            os.kill(nursery, signal.SIGKILL)
+            assert until(lambda: child.log.count("listener-started") == 2)
+            assert processes.runs(worker)
+            assert store(child.port, ct()).Status == 0x0000
+        finally:
+            os.kill(worker, signal.SIGKILL)
+
+
+def test_children_hold_nothing_that_whoever_started_the_server_had(home: Path) -> None:
+    read, write = os.pipe()
+    with serving(home, *TWO_AND_TWO, pass_fds=(write,)) as child:
+        assert until(lambda: everybody(child.pid))
+        held = os.fstat(write).st_ino
+        for one in processes.below(child.pid):
+            open_there = [entry.stat().st_ino for entry in Path(f"/proc/{one}/fd").iterdir()]
+            assert held not in open_there
+            assert str(Path(f"/proc/{one}/fd/0").readlink()) == os.devnull
+    os.close(read)
+    os.close(write)

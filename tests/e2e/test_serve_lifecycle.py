@@ -176,7 +176,7 @@ def test_a_port_in_use_is_one_line(home: Path) -> None:
 def test_beyond_loopback_it_says_what_is_missing(host: str, home: Path) -> None:
     code, line = said(home, "serve", "--port", "0", "--host", host)
     assert code == USAGE
-    assert host in line and "no active contract" in line
+    assert host in line and "no contract that is active" in line
 
 
 @pytest.mark.parametrize(

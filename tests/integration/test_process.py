@@ -254,8 +254,8 @@ def test_at_the_machine_the_owner_s_contract_must_grant_processing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PACS_STORAGE__RESERVE_BYTES", "0")
-    made = [ct_series(count=2, rows=16, columns=16) for _ in range(2)]
-    owners = dict(zip(("radiology", "local"), made, strict=True))
+    made = [ct_series(count=2, rows=16, columns=16) for _ in range(3)]
+    owners = dict(zip(("radiology", "clinic", "local"), made, strict=True))
     for name, images in owners.items():
         with opened(tmp_path) as archive:
             for one in images:
@@ -278,9 +278,10 @@ def test_at_the_machine_the_owner_s_contract_must_grant_processing(
         )
     for command in (run, preview):
         assert pacs("radiology", *command)[0] == exits.DONE
-        code, said = pacs("local", *command)
+        assert pacs("local", *command)[0] == exits.DONE, "nobody's contract could grant it"
+        code, said = pacs("clinic", *command)
         assert code == exits.FAILED and len(said.splitlines()) == 1
-        assert "images of local are not processed" in said
+        assert "images of clinic are not processed: clinic has no contract" in said
     with opened(tmp_path) as archive:
         subscriber.contracts(archive).revoke(ADMIN, "radiology", [Right.PROCESS])
     for command in (run, preview):
@@ -291,8 +292,9 @@ def test_at_the_machine_the_owner_s_contract_must_grant_processing(
             "SELECT subscriber, purpose FROM usage_fact WHERE kind = 'process' ORDER BY noted_ms"
         )
         noted = [tuple(row) for row in archive.database.execute(facts)]
-    assert noted == [("radiology", ""), ("local", ""), ("radiology", "teaching")]
+    before = [("radiology", ""), ("clinic", ""), ("local", "")]
+    assert noted == [*before, ("radiology", "teaching"), ("local", "")]
     (path,) = (tmp_path / "audit").glob("*.jsonl")
     events = [json.loads(line) for line in path.read_text().splitlines()]
     refused = [one for one in events if one["event"] == "process-refused"]
-    assert len(refused) == 2 and all("not processed" in one["cause"] for one in refused)
+    assert len(refused) == 4 and all("not processed" in one["cause"] for one in refused)

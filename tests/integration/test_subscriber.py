@@ -438,6 +438,23 @@ def test_what_a_peer_is_bound_to_is_not_dropped_by_silence(
     ]
 
 
+def test_the_networks_and_the_certificate_of_one_facility_are_not_anothers(
+    archive: Archive, contracts: Contracts
+) -> None:
+    for name in "ab":
+        contracts.add(ADMIN, contract(name))
+    peers, near = archive.peers, Binding(subscriber="a", networks=("10.0.0.0/24",))
+    peers.add(ADMIN, "CT1", "10.0.0.1", 104, binding=near)
+    peers.add(ADMIN, "CT1", "192.168.7.9", 104, binding=Binding(subscriber="b"))
+    (kept,) = peers.list(ADMIN)
+    assert (kept.subscriber, kept.host, kept.networks) == ("b", "192.168.7.9", ())
+    certified = Binding(certificate_fingerprint="ab" * 32)
+    peers.add(ADMIN, "CT1", "192.168.7.9", 104, binding=certified)
+    with pytest.raises(EntryConflicts, match="--certificate or --no-certificate"):
+        peers.add(ADMIN, "CT1", "10.0.0.1", 104, binding=Binding(subscriber="a"))
+    assert peers.list(ADMIN) == [replace(kept, certificate_fingerprint="ab" * 32)]
+
+
 def test_devices_nobody_could_recognize_are_refused(archive: Archive, contracts: Contracts) -> None:
     contracts.add(ADMIN, contract())
     for host, binding in (

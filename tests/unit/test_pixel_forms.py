@@ -67,6 +67,14 @@ def test_shared_chrominance_of_another_length_is_refused(tmp_path: Path) -> None
     assert answer == {"refused": "the pixels of an image cannot be read: SizeNotCarried"}
 
 
+def test_samples_of_every_pixel_that_are_called_shared_are_refused(tmp_path: Path) -> None:
+    """A label that is wrong is no reason to read the first two thirds as something else."""
+    source, colors = shared(1)
+    source.PixelData = bytes(colors.size)
+    answer = asked("median", saved([source], tmp_path / "in"), tmp_path / "out")
+    assert answer == {"refused": "the pixels of an image cannot be read: SizeNotCarried"}
+
+
 def test_an_image_compressed_as_nobody_does_any_more_is_refused_for_that(tmp_path: Path) -> None:
     source = image(np.zeros((8, 8), np.uint16), patient())
     source.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.55"  # JPEG, full progression, retired

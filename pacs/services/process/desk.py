@@ -18,7 +18,7 @@ from pacs.core.identifiers import (
     StudyInstanceUID,
 )
 from pacs.core.journal import JournalEntry
-from pacs.core.ports import AuditTrail, RetrieveIndex, Snapshots
+from pacs.core.ports import AuditTrail, RetrieveIndex, Snapshots, Unit
 from pacs.core.process_results import ResultTable
 from pacs.core.processing import OperationFact, Processor
 from pacs.core.records import Job
@@ -39,7 +39,7 @@ SETTLE: Final = "process.settle"
 OnCreated = Callable[[Caller, WorkitemUID, Dataset], Iterable[Job]]
 """Asked in the transaction that creates a workitem; its jobs are enqueued in it."""
 
-OnReady = Callable[[WorkitemUID], None]
+OnReady = Callable[[Unit, WorkitemUID], None]
 """Told in the transaction that makes the input of a SCHEDULED workitem READY."""
 
 

@@ -35,7 +35,7 @@ from pacs.services.process.words import read_time
 
 _ASKED_AT_ONCE: Final = 500
 _LOOK_AGAIN_S: Final = 30.0
-_LOOK_LATEST_S: Final = 3_600.0
+_LOOK_LATEST_S: Final = 300.0
 _TOO_LARGE: Final = "the workitem is too large to say in it what was done"
 
 

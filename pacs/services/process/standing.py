@@ -48,15 +48,15 @@ def owners_purposes(
     """Give the purpose under which each registrant's own images are processed here, at the machine.
 
     The contract of whose images they are must grant it, once there is any contract; before, this
-    machine is trusted. Raises ``NotAuthorized``.
+    machine is trusted, and for what was stored then it stays so: nobody's contract could grant it.
+    Raises ``NotAuthorized``.
     """
     purposes: dict[Registrant, str] = {}
     for one in registrants:
         try:
+            trusted = str(one) == LOCAL or not snapshot.contracts
             creator = Creator(subscriber=one)
-            purposes[one] = (
-                standing(creator, snapshot, now_utc).purpose if snapshot.contracts else ""
-            )
+            purposes[one] = "" if trusted else standing(creator, snapshot, now_utc).purpose
         except NotAuthorized as error:
             raise NotAuthorized(f"images of {one} are not processed: {error}") from error
     return purposes

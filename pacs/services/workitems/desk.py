@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from config.settings import Workitems as WorkitemSettings
 from pacs.core.caller import Caller, Right
 from pacs.core.identifiers import AETitle, Registrant, SOPInstanceUID
-from pacs.core.ports import AuditTrail, Records, Snapshots
+from pacs.core.ports import AuditTrail, Records, Snapshots, Unit
 from pacs.core.records import Job
 from pacs.core.workitem_errors import WorkitemUnknown
 from pacs.core.workitem_ports import WatchRows, WorkitemRow, WorkitemRows
@@ -21,7 +21,7 @@ from pacs.services.workitems.encoding import decoded, stations_of
 OnCreated = Callable[[Caller, WorkitemUID, Dataset], Iterable[Job]]
 """Asked in the transaction that creates a workitem; its jobs are enqueued in it."""
 
-OnReady = Callable[[WorkitemUID], None]
+OnReady = Callable[[Unit, WorkitemUID], None]
 """Told in the transaction that makes the input of a SCHEDULED workitem READY."""
 
 

@@ -220,7 +220,7 @@ class Workitems:
             self._tell_changes(unit, kept, made)
             if row.state is WorkitemState.SCHEDULED and attributes.is_ready(made.changes):
                 for hook in self._on_ready:
-                    hook(row.uid)
+                    hook(unit, row.uid)
         if row.state is WorkitemState.SCHEDULED or row.performer:  # ours tells its jobs' log
             desk.note(caller, "changed", uid)
 
