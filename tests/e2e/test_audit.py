@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -189,8 +190,20 @@ def test_files_that_commands_send_and_fetch_are_on_record(tmp_path: Path) -> Non
         by = {row["event"]: row for row in listed(archive)}
         assert (by["files-sent"]["peer"], by["files-sent"]["sent"]) == ("PACS", 1)
         assert by["files-received"]["files"] == 1
+    beside_a_home_of_a_workers_own(archive, tmp_path / "node")
     without_its_head(archive)
     without_its_folders(archive)
+
+
+def beside_a_home_of_a_workers_own(archive: Archive, home: Path) -> None:
+    """What is in a store that another machine's server fills was never to be on record here."""
+    named = {"PACS_HOME": str(home), "PACS_STORAGE__PATH": str(archive.home / "store")}
+    node = replace(archive, home=home, environment={**archive.environment, **named})
+    home.mkdir()
+    node.pacs("init")
+    node.pacs("peer", "add", "LATER", "127.0.0.1", "104")
+    assert pacs(node, "audit", "verify")[0] == 0
+    assert "peer-changed" in [row["event"] for row in listed(node)]
 
 
 def without_its_head(archive: Archive) -> None:
