@@ -16,7 +16,7 @@ from tests.phantoms import ct_series, hounsfield, image, patient, saved
 from tests.unit.test_derived import XA, asked, enhanced, made
 
 CLASS = "1.2.840.10008.5.1.4.1.1."
-SLIDE, DOSE, NM, DX = f"{CLASS}77.1.6", f"{CLASS}481.2", f"{CLASS}20", f"{CLASS}1.1"
+SLIDE, NM, DX = f"{CLASS}77.1.6", f"{CLASS}20", f"{CLASS}1.1"
 CAPTURE, CAPTURES, ULTRASOUND = f"{CLASS}7", f"{CLASS}7.2", f"{CLASS}6.1"
 POINTERS = {
     "frame-time": 0x0018_1063,
@@ -94,7 +94,7 @@ def test_frames_of_several_detectors_or_energies_are_told_apart() -> None:
     [
         (unplaced(SLIDE, 4, TotalPixelMatrixRows=16, TotalPixelMatrixColumns=16), "tiles"),
         (
-            pointed(DOSE, "offsets", GridFrameOffsetVector=[0, 3, 6, 9]),
+            pointed(CAPTURES, "offsets", GridFrameOffsetVector=[0, 3, 6, 9]),
             "Grid Frame Offset Vector",
         ),
         (pointed(NM, "slices", SliceVector=[1, 2, 3, 4]), "slices behind each other"),
