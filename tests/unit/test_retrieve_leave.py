@@ -5,12 +5,14 @@ import threading
 import pytest
 
 from pacs.core.caller import Caller, Right, SubscriberName, Visibility
+from pacs.core.contract import Purpose
 from pacs.core.errors import DestinationUnknown, NotAuthorized, RecordsFailed
 from pacs.core.records import SendOutcome
 from pacs.services.delivery import crew as crew_module
 from pacs.services.retrieve import leave as leave_module
 from pacs.services.retrieve.leave import Leave
 from tests.association_fakes import FakeGate
+from tests.legitimacy import Book, candidate, contract, device, gate_by
 from tests.unit.test_move_crew import Archive, Destination, Way, moving, settled
 
 CALLER = Caller(
@@ -54,6 +56,38 @@ def test_it_is_judged_as_often_as_said_and_not_at_every_instance() -> None:
     leave._judged_s -= 3600
     assert not leave.holds(), "what was taken away once is to be asked for anew"
     assert gate.asked == [(Right.RECEIVE, "care")]
+
+
+FULL, SMALL = Purpose(name="full"), Purpose(name="small", max_matrix=64)
+
+
+@pytest.mark.parametrize(
+    ("stated", "purposes", "default", "goes_on"),
+    [
+        ("", (FULL, SMALL), "small", False),
+        ("", (Purpose(name="other"),), "other", True),
+        ("full", (FULL, SMALL), "small", True),
+        ("full", (Purpose(name="other"),), "other", False),
+    ],
+)
+def test_it_is_judged_by_what_its_request_stated(
+    monkeypatch: pytest.MonkeyPatch,
+    stated: str,
+    purposes: tuple[Purpose, ...],
+    default: str,
+    *,
+    goes_on: bool,
+) -> None:
+    monkeypatch.setattr(leave_module, "LOOK_S", 0.0)
+    book = Book(contract(purposes=(FULL, SMALL), purpose="full"), device())
+    gate = gate_by(book)
+    caller = gate.allow(gate.admit(candidate()), Right.RECEIVE, stated)
+    leave = Leave(
+        gate, caller, may_go=lambda _: None, covers=lambda now: now.max_matrix == caller.max_matrix
+    )
+    assert leave.holds()
+    book.write(contract(purposes=purposes, purpose=default))
+    assert [leave.holds(), leave.holds()] == [goes_on, goes_on]
 
 
 def test_what_cannot_be_judged_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ class Leave:
 
     def _judge(self) -> None:
         before = self._caller
-        now = self._gate.allow(before, Right.RECEIVE, before.purpose)
+        now = self._gate.allow(before, Right.RECEIVE, before.stated_purpose)
         self._may_go(now)
         if _terms(now) != _terms(before) and not self._covers(now):
             raise NotAuthorized("what was asked for is not all to be had any more")
