@@ -105,7 +105,9 @@ class Caller:
     ``identity_response`` is the Server Response (PS3.7 D.3.3.7.2) to a User
     Identity the ``Gate`` has verified: empty for user name and passcode, a
     ticket or an assertion for the others. ``None`` says that none was
-    verified, and then none is claimed to be. ``destinations`` are AE titles it may
+    verified, and then none is claimed to be. ``purpose`` is the one in force; with
+    ``purpose_by_default`` the contract named it, because the request stated none.
+    ``destinations`` are AE titles it may
     have images moved to beside its own peers, ``None`` any. ``max_matrix`` is the most
     Rows, and Columns, an image may be delivered with. ``revision`` is that of the
     ``Snapshot`` this was resolved by. ``known_device`` says that it was recognized as one of
@@ -116,6 +118,7 @@ class Caller:
     rights: frozenset[Right]
     visibility: Visibility
     purpose: str = ""
+    purpose_by_default: bool = False
     ae_title: AETitle = AETitle("")
     address: str = ""
     association: str = ""
@@ -132,6 +135,11 @@ class Caller:
     def registrant(self) -> Registrant:
         """The name under which this caller's instances are held."""
         return Registrant(self.subscriber)
+
+    @property
+    def stated_purpose(self) -> str:
+        """The purpose its request states, empty for none: with it the same is asked again later."""
+        return "" if self.purpose_by_default else self.purpose
 
 
 def admin(command: str) -> Caller:

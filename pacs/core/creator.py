@@ -14,10 +14,15 @@ _ADMIN = admin("").subscriber
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Creator:
-    """Who made a workitem, as its jobs remember it."""
+    """Who made a workitem, as its jobs remember it.
+
+    ``purpose`` was in force then; ``purpose_by_default`` says that none was stated, so what is done
+    later is judged under what the contract names then. A job of before says it without: as stated.
+    """
 
     subscriber: str
     purpose: str = ""
+    purpose_by_default: bool = False
     ae_title: str = ""
     user: str = ""
     association: str = ""
@@ -28,6 +33,7 @@ class Creator:
         return cls(
             subscriber=caller.subscriber,
             purpose=caller.purpose,
+            purpose_by_default=caller.purpose_by_default,
             ae_title=caller.ae_title,
             user=caller.user,
             association=caller.association,
@@ -45,6 +51,7 @@ class Creator:
             rights=frozenset(),
             visibility=Visibility(),
             purpose=self.purpose,
+            purpose_by_default=self.purpose_by_default,
             ae_title=AETitle(self.ae_title),
             user=self.user,
             association=self.association,

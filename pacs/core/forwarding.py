@@ -102,7 +102,9 @@ class ForwardWork:
         """Tell apart who asked: one that may have it sent is not refused with one that may not."""
         if self.creator is None:
             return ()
-        return (hashlib.sha256("\n".join(asdict(self.creator).values()).encode()).hexdigest(),)
+        return (
+            hashlib.sha256("\n".join(map(str, asdict(self.creator).values())).encode()).hexdigest(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,14 @@ from pacs.app.archive import Archive
 from pacs.app.profile import profiles
 from pacs.core.caller import Caller, Right, SubscriberName
 from pacs.core.contract import Agreement, Contract
+from pacs.core.forwarding import ForwardWork
 from pacs.core.identifiers import AETitle
 from pacs.core.job_ports import JobContext
 from pacs.core.processing import ProcessingOrder, Profile
 from pacs.core.records import Peer
 from pacs.core.work import Postpone
 from pacs.core.workitems import WorkitemState, WorkitemUID
+from pacs.jobs.kinds import decoded
 from pacs.services.subscriber import Contracts, Terms
 from pacs.services.subscriber.terms import PurposeEdits
 from storage.database.peer import PeerTable
@@ -240,6 +242,40 @@ def test_what_waits_does_not_leave_once_the_purpose_bounds_it(case: Case) -> Non
     only_mr = PurposeEdits(modalities=frozenset({"MR"}))
     case.terms.add_purpose(ADMIN, "asker", "teaching", only_mr, default=False)
     assert "not of a kind that the purpose shows" in case.later(uid)
+
+
+def test_what_waits_is_judged_by_the_purpose_that_the_contract_names_when_it_leaves(
+    case: Case,
+) -> None:
+    terms, only_mr = case.terms, PurposeEdits(modalities=frozenset({"MR"}))
+    terms.add_purpose(ADMIN, "asker", "care", PurposeEdits(), default=True)
+    uid = case.waiting(replace(BY, purpose="care", purpose_by_default=True))
+    terms.add_purpose(ADMIN, "asker", "teaching", only_mr, default=True)
+    terms.remove_purpose(ADMIN, "asker", "care")
+    assert "not of a kind that the purpose shows" in case.later(uid)
+
+
+def test_a_purpose_that_was_named_by_default_may_give_way_to_another(case: Case) -> None:
+    case.terms.add_purpose(ADMIN, "asker", "care", PurposeEdits(), default=True)
+    uid = case.waiting(replace(BY, purpose="care", purpose_by_default=True))
+    case.terms.add_purpose(ADMIN, "asker", "treatment", PurposeEdits(), default=True)
+    case.terms.remove_purpose(ADMIN, "asker", "care")
+    due(case.home)
+    case.home.work()
+    assert case.home.worklist.read(uid).state is WorkitemState.COMPLETED
+    assert len(case.device.got) == 1
+
+
+def test_a_job_of_before_is_judged_by_the_purpose_it_names(case: Case) -> None:
+    kind = case.archive.extensions["forward"].jobs["forward.send"]
+    creator = {"subscriber": "asker", "purpose": "care", "ae_title": "ASKERS"}
+    said = {"route": "", "destination": TO, "registrant": OWNER, "study_instance_uid": "1.2"}
+    work = decoded(kind, json.dumps({**said, "creator": {**creator, "association": "1"}}))
+    assert isinstance(work, ForwardWork) and work.creator is not None
+    assert work.creator.named().stated_purpose == "care"
+    since = replace(work.creator, purpose_by_default=True)
+    again = decoded(kind, replace(work, creator=since).job().payload)
+    assert isinstance(again, ForwardWork) and again.creator == since
 
 
 def test_what_waits_does_not_leave_for_where_it_may_not_be_sent_any_more(case: Case) -> None:

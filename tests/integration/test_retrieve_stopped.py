@@ -173,7 +173,24 @@ def restore(place: Place) -> None:
     place.bound(max_matrix=64)
 
 
-STOPS = [(revoke, grant), (disagree, agree), (shrink, restore), (hide_kind, restore)]
+def other_default(place: Place) -> None:
+    """No request states a purpose: from now on they all have another."""
+    edits = PurposeEdits(max_matrix=SIDE_PX - 1)
+    place.terms.add_purpose(ADMIN, "beta", "looking", edits, default=True)
+
+
+def first_default(place: Place) -> None:
+    restore(place)
+    place.terms.remove_purpose(ADMIN, "beta", "looking")
+
+
+STOPS = [
+    (revoke, grant),
+    (disagree, agree),
+    (shrink, restore),
+    (hide_kind, restore),
+    (other_default, first_default),
+]
 
 
 @pytest.mark.parametrize(("change", "undo"), STOPS)
@@ -276,6 +293,11 @@ def drop_other_agreement(place: Place) -> None:
     place.terms.disagree(ADMIN, "beta", OF_DELTA)
 
 
+def rename_purpose(place: Place) -> None:
+    place.terms.add_purpose(ADMIN, "beta", "looking", PurposeEdits(max_matrix=64), default=True)
+    place.terms.remove_purpose(ADMIN, "beta", "reading")
+
+
 def other_contract(place: Place) -> None:
     place.contracts.suspend(ADMIN, "delta", reason="unpaid")
 
@@ -291,6 +313,7 @@ def resume_other(place: Place) -> None:
         (still_within, restore),
         (other_agreement, drop_other_agreement),
         (other_contract, resume_other),
+        (rename_purpose, first_default),
     ],
 )
 def test_a_change_that_takes_nothing_of_it_stops_nothing(

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -184,7 +185,12 @@ def test_a_stated_purpose_is_that_request_s_only() -> None:
     assert (caller.purpose, caller.max_matrix) == ("care", None)
     taught = gate.allow(caller, Right.RECEIVE, "teaching")
     assert (taught.purpose, taught.max_matrix) == ("teaching", 256)
-    assert gate.allow(caller, Right.PROCESS) is gate.allow(caller, Right.PROCESS, "care") is caller
+    assert gate.allow(caller, Right.PROCESS) is caller
+    stated = gate.allow(caller, Right.PROCESS, "care")
+    assert gate.allow(stated, Right.PROCESS, "care") is stated
+    assert stated == replace(caller, purpose_by_default=False)
+    assert (caller.stated_purpose, stated.stated_purpose) == ("", "care")
+    assert gate.allow(taught, Right.PROCESS) == caller, "what another request stated is not kept"
     for right, purpose in ((Right.PROCESS, "teaching"), (Right.RECEIVE, "research")):
         with pytest.raises(NotAuthorized):
             gate.allow(caller, right, purpose)

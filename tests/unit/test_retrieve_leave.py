@@ -1,16 +1,19 @@
 """A retrieve judged again while it goes on: how often, and what it ends with."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from pacs.core.caller import Caller, Right, SubscriberName, Visibility
+from pacs.core.contract import Purpose
 from pacs.core.errors import DestinationUnknown, NotAuthorized, RecordsFailed
 from pacs.core.records import SendOutcome
 from pacs.services.delivery import crew as crew_module
 from pacs.services.retrieve import leave as leave_module
 from pacs.services.retrieve.leave import Leave
 from tests.association_fakes import FakeGate
+from tests.legitimacy import Book, candidate, contract, device, gate_by
 from tests.unit.test_move_crew import Archive, Destination, Way, moving, settled
 
 CALLER = Caller(
@@ -44,29 +47,98 @@ def leave_by(gate: Counting, **more: object) -> Leave:
 def test_it_is_judged_as_often_as_said_and_not_at_every_instance() -> None:
     gate = Counting()
     leave = leave_by(gate)
-    leave._judged_s += 3600  # however busy the machine is
+    leave._looked_s += 3600  # however busy the machine is
     gate.shut.set()
     assert all(leave.holds() for _ in range(1000))
     assert gate.asked == [], "a request has been judged a moment before"
-    leave._judged_s -= 3600 + leave_module.LOOK_S
+    leave._looked_s -= 3600 + leave_module.LOOK_S
     assert not leave.holds() and isinstance(leave.refusal, NotAuthorized)
     gate.shut.clear()
-    leave._judged_s -= 3600
+    leave._looked_s -= 3600
     assert not leave.holds(), "what was taken away once is to be asked for anew"
     assert gate.asked == [(Right.RECEIVE, "care")]
 
 
-def test_what_cannot_be_judged_is_not_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leave_module, "LOOK_S", 0.0)
+FULL, SMALL = Purpose(name="full"), Purpose(name="small", max_matrix=64)
 
-    def gone(_: Caller) -> None:
-        raise RecordsFailed("no database")
+
+@pytest.mark.parametrize(
+    ("stated", "purposes", "default", "goes_on"),
+    [
+        ("", (FULL, SMALL), "small", False),
+        ("", (Purpose(name="other"),), "other", True),
+        ("full", (FULL, SMALL), "small", True),
+        ("full", (Purpose(name="other"),), "other", False),
+    ],
+)
+def test_it_is_judged_by_what_its_request_stated(
+    monkeypatch: pytest.MonkeyPatch,
+    stated: str,
+    purposes: tuple[Purpose, ...],
+    default: str,
+    *,
+    goes_on: bool,
+) -> None:
+    monkeypatch.setattr(leave_module, "LOOK_S", 0.0)
+    book = Book(contract(purposes=(FULL, SMALL), purpose="full"), device())
+    gate = gate_by(book)
+    caller = gate.allow(gate.admit(candidate()), Right.RECEIVE, stated)
+    leave = Leave(
+        gate, caller, may_go=lambda _: None, covers=lambda now: now.max_matrix == caller.max_matrix
+    )
+    assert leave.holds()
+    book.write(contract(purposes=purposes, purpose=default))
+    assert [leave.holds(), leave.holds()] == [goes_on, goes_on]
+
+
+class Clock:
+    """A clock that stands still unless told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1_000.0
+        monkeypatch.setattr(leave_module, "time", SimpleNamespace(monotonic=lambda: self.now_s))
+
+    def passes(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def test_what_cannot_be_judged_is_gone_on_with_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[bool] = []
+
+    def looked_at(_: Caller) -> None:
+        looks.append(away)
+        if away:
+            raise RecordsFailed("no database")
+
+    with monkeypatch.context() as patched:
+        clock = Clock(patched)
+        leave, away = leave_by(Counting(), may_go=looked_at), True
+        clock.passes(60)  # an instance that took its time
+        assert leave.holds(), "one failure ends nothing"
+        clock.passes(leave_module.UNJUDGED_S - 0.1)
+        assert leave.holds()
+        away = False
+        clock.passes(leave_module.LOOK_S)
+        assert leave.holds(), "it is judged again as soon as it can be"
+        away = True
+        clock.passes(leave_module.LOOK_S)
+        assert leave.holds(), "the time begins anew with a judgement"
+        assert looks == [True, True, False, True], "looks that fail are no more frequent"
+        clock.passes(leave_module.UNJUDGED_S)
+        with pytest.raises(RecordsFailed):
+            leave.holds()
+
+
+def test_a_refusal_is_none_of_the_failures_that_are_borne(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leave_module, "LOOK_S", 0.0)
 
     def unknown(_: Caller) -> None:
         raise DestinationUnknown("removed")
 
-    with pytest.raises(RecordsFailed):
-        leave_by(Counting(), may_go=gone).holds()
     leave = leave_by(Counting(), may_go=unknown)
     assert not leave.holds() and isinstance(leave.refusal, DestinationUnknown)
 

@@ -148,7 +148,7 @@ class ContractGate:
             certificate_fingerprint=fingerprint_of(candidate, now_utc),
             identity_response=None if identity is None else identity.response,
         )
-        return _with(caller, terms, snapshot)
+        return _with(caller, terms, snapshot, by_default=True)
 
     def _enrol(self, code: bytes, candidate: Candidate) -> None:
         """Take in a device that introduces itself. Raises ``AdmissionRefused`` in any case."""
@@ -189,9 +189,9 @@ class ContractGate:
         contract = self._holding(caller, snapshot, now_utc)
         if contract is None or not self._is_same(caller, snapshot, waits=True):
             raise NotAuthorized(f"the contract of {caller.subscriber} does not hold for the caller")
-        if snapshot.revision != caller.revision or purpose not in ("", caller.purpose):
+        if snapshot.revision != caller.revision or purpose != caller.stated_purpose:
             terms = self._standing.terms(contract, snapshot, purpose, now_utc)
-            caller = _with(caller, terms, snapshot)
+            caller = _with(caller, terms, snapshot, by_default=not purpose)
         if right is not Right.CONNECT and right not in caller.rights:
             raise NotAuthorized(f"{caller.subscriber} has no right to {right.value}")
         return caller
@@ -250,12 +250,13 @@ def _why_not(contract: Contract) -> str:
     return f"the contract of {contract.subscriber} is {contract.state.value} or not in its time"
 
 
-def _with(caller: Caller, terms: Terms, snapshot: Snapshot) -> Caller:
+def _with(caller: Caller, terms: Terms, snapshot: Snapshot, *, by_default: bool) -> Caller:
     return replace(
         caller,
         rights=terms.rights,
         visibility=terms.visibility,
         purpose=terms.purpose,
+        purpose_by_default=by_default,
         destinations=terms.destinations,
         max_matrix=terms.max_matrix,
         revision=snapshot.revision,

@@ -29,7 +29,7 @@ def standing(creator: Creator, snapshot: Snapshot, now_utc: datetime) -> Caller:
     contract = snapshot.contracts.get(bare.subscriber)
     if contract is None:
         raise NotAuthorized(f"{bare.subscriber} has no contract")
-    terms = resolved(contract, snapshot, creator.purpose, now_utc)
+    terms = resolved(contract, snapshot, bare.stated_purpose, now_utc)
     if Right.PROCESS not in terms.rights:
         raise NotAuthorized(f"{bare.subscriber} has no right to process")
     return replace(

@@ -5,17 +5,23 @@ what it means that its terms have changed: what it was to deliver must still be 
 Refuses to know rights and contracts: those are the ``Gate``'s.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
 from pacs.core.caller import Caller, Right
-from pacs.core.errors import DestinationUnknown, NotAuthorized, PacsError
+from pacs.core.errors import DestinationUnknown, NotAuthorized, PacsError, RecordsFailed
 from pacs.core.ports import Gate, RetrieveIndex
 from pacs.core.records import Selection
 from pacs.services.delivery.contexts import Chosen
 
+LOGGER = logging.getLogger("pacs.retrieve")
+
 LOOK_S = 0.5
 """So often it is judged again: with what is waited for elsewhere, a change holds within a second."""
+
+UNJUDGED_S = 5.0
+"""What cannot be judged goes on for so long: a database that is away for a moment ends no retrieve of hours."""
 
 MayGo = Callable[[Caller], object]
 """Raises ``DestinationUnknown`` where nothing may go where it goes any more."""
@@ -34,21 +40,40 @@ class Leave:
         self._caller = caller
         self._may_go = may_go
         self._covers = covers
-        self._judged_s = time.monotonic()
+        self._looked_s = time.monotonic()
+        self._failing_s: float | None = None
+        """Since when each look has failed."""
 
     def holds(self) -> bool:
-        """Tell whether it may, by a judgement that is not older than ``LOOK_S``. Raises ``RecordsFailed``."""
-        if self.refusal is None and time.monotonic() - self._judged_s >= LOOK_S:
-            try:
-                self._judge()
-            except (NotAuthorized, DestinationUnknown) as refusal:
-                self.refusal = refusal
-            self._judged_s = time.monotonic()
+        """Tell whether it may, by a look that is not older than ``LOOK_S``.
+
+        Raises ``RecordsFailed`` where each look has failed for ``UNJUDGED_S``.
+        """
+        if self.refusal is None and time.monotonic() - self._looked_s >= LOOK_S:
+            self._look()
+            self._looked_s = time.monotonic()
         return self.refusal is None
+
+    def _look(self) -> None:
+        began_s = time.monotonic()
+        try:
+            self._judge()
+        except (NotAuthorized, DestinationUnknown) as refusal:
+            self.refusal = refusal
+        except RecordsFailed:
+            # Counted from the first that failed, not from the last judgement: nobody asks while an
+            # instance takes a minute, and a single failure after it must not be the end.
+            if self._failing_s is None:
+                self._failing_s = began_s
+            if time.monotonic() - self._failing_s >= UNJUDGED_S:
+                raise
+            LOGGER.warning("retrieve-not-judged subscriber=%s", self._caller.subscriber)
+        else:
+            self._failing_s = None
 
     def _judge(self) -> None:
         before = self._caller
-        now = self._gate.allow(before, Right.RECEIVE, before.purpose)
+        now = self._gate.allow(before, Right.RECEIVE, before.stated_purpose)
         self._may_go(now)
         if _terms(now) != _terms(before) and not self._covers(now):
             raise NotAuthorized("what was asked for is not all to be had any more")
