@@ -148,8 +148,7 @@ class Nursery:
                 return self._begun(content, control)
             except ChildFailed:
                 raise
-            except OSError as error:
-                self._end()
+            except OSError as error:  # ours, of descriptors perhaps: those that live go on living
                 raise ChildFailed(error.errno, f"no nursery: {error.strerror or error}") from error
 
     def _begun(self, content: bytes, control: int) -> Child:
